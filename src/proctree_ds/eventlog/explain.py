@@ -37,6 +37,8 @@ def explain(error: Exception) -> tuple[str | None, str]:
     if isinstance(error, msgspec.ValidationError):
         problem, _, path = str(error).partition(" - at `")
         return _explain_invalid(problem, path.removesuffix("`") or "$")
+    if isinstance(error, UnicodeEncodeError):
+        return None, "the line holds half a surrogate pair, which stands for no character or byte"
     if isinstance(error, UnicodeError):
         return (
             None,
