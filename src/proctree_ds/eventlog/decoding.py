@@ -1,7 +1,7 @@
-"""One line -> one event: what the schema lets through, said in the words of the model.
+r"""One line -> one event: what the schema lets through, said in the words of the model.
 
 A line takes the fast path: msgspec, which checks it against the schema as it decodes. Only a line
-with bytes that are not UTF-8 (`\\udc80` to `\\udcff`, as Python's surrogateescape writes them) goes
+with bytes that are not UTF-8 (`\udc80` to `\udcff`, as Python's surrogateescape writes them) goes
 through the standard library's decoder first, for msgspec takes no lone surrogates.
 """
 

@@ -1,4 +1,4 @@
-"""Event log files by name: plain, `.gz` or `.zst`. The only part of the event log that opens any."""
+"""Event log files by name: plain, `.gz` or `.zst`; only this part of the event log opens any."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open_for_reading(path: str) -> BinaryIO:
 
 
 def open_for_writing(path: str) -> BinaryIO:
-    """A new file at `path`, compressed as its name says. Raises `SourceError` where it cannot be."""
+    """A new file at `path`, compressed as its name says. Raises `SourceError` where that fails."""
     with _explained(path, "write"):
         if path.endswith(".gz"):
             return cast(BinaryIO, gzip.open(path, "wb"))

@@ -155,37 +155,37 @@ class _Attributes(_Line, frozen=True, kw_only=True):
     First what describes the program, then the fields of `model.Context` in their order.
     """
 
-    comm: str | None | UnsetType = UNSET
-    cwd: str | None | UnsetType = UNSET
-    root: str | None | UnsetType = UNSET
-    executable: FileLine | None | UnsetType = UNSET
-    interpreter: FileLine | None | UnsetType = UNSET
-    script: str | None | UnsetType = UNSET
-    argv: tuple[str, ...] | None | UnsetType = UNSET
+    comm: str | UnsetType | None = UNSET
+    cwd: str | UnsetType | None = UNSET
+    root: str | UnsetType | None = UNSET
+    executable: FileLine | UnsetType | None = UNSET
+    interpreter: FileLine | UnsetType | None = UNSET
+    script: str | UnsetType | None = UNSET
+    argv: tuple[str, ...] | UnsetType | None = UNSET
     argv_truncated: bool | UnsetType = UNSET
-    env: dict[str, str] | None | UnsetType = UNSET
+    env: dict[str, str] | UnsetType | None = UNSET
     env_truncated: bool | UnsetType = UNSET
-    exec_time: Time | None | UnsetType = UNSET
+    exec_time: Time | UnsetType | None = UNSET
     name: Annotated[str | None, Meta(description="the same as comm")] | UnsetType = UNSET
     cmd: Annotated[tuple[str, ...] | None, Meta(description="the same as argv")] | UnsetType = UNSET
     execution_binary: (
         Annotated[FileLine | None, Meta(description="the same as executable")] | UnsetType
     ) = UNSET
-    uid: Unsigned32 | None | UnsetType = UNSET
-    euid: Unsigned32 | None | UnsetType = UNSET
-    suid: Unsigned32 | None | UnsetType = UNSET
-    gid: Unsigned32 | None | UnsetType = UNSET
-    egid: Unsigned32 | None | UnsetType = UNSET
-    sgid: Unsigned32 | None | UnsetType = UNSET
-    capabilities: CapabilitiesLine | None | UnsetType = UNSET
-    session_id: Pid | None | UnsetType = UNSET
-    process_group: Pid | None | UnsetType = UNSET
-    tty: str | None | UnsetType = UNSET
-    login_uid: Unsigned32 | None | UnsetType = UNSET
-    cgroup: str | None | UnsetType = UNSET
-    cgroup_id: Unsigned64 | None | UnsetType = UNSET
-    container_id: str | None | UnsetType = UNSET
-    namespaces: NamespacesLine | None | UnsetType = UNSET
+    uid: Unsigned32 | UnsetType | None = UNSET
+    euid: Unsigned32 | UnsetType | None = UNSET
+    suid: Unsigned32 | UnsetType | None = UNSET
+    gid: Unsigned32 | UnsetType | None = UNSET
+    egid: Unsigned32 | UnsetType | None = UNSET
+    sgid: Unsigned32 | UnsetType | None = UNSET
+    capabilities: CapabilitiesLine | UnsetType | None = UNSET
+    session_id: Pid | UnsetType | None = UNSET
+    process_group: Pid | UnsetType | None = UNSET
+    tty: str | UnsetType | None = UNSET
+    login_uid: Unsigned32 | UnsetType | None = UNSET
+    cgroup: str | UnsetType | None = UNSET
+    cgroup_id: Unsigned64 | UnsetType | None = UNSET
+    container_id: str | UnsetType | None = UNSET
+    namespaces: NamespacesLine | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         cgroup_id = self.cgroup_id

@@ -11,7 +11,7 @@ from proctree_ds.model import Event, Header
 __all__ = ["BATCH_EVENTS", "MemorySource", "header_first", "in_batches"]
 
 BATCH_EVENTS: Final = 512
-"""Events in one batch at most: enough to make the cost of a batch vanish, few enough to be quick."""
+"""Events in one batch at most: enough to make a batch cheap, few enough to be quick."""
 
 
 class MemorySource:
