@@ -1,4 +1,4 @@
-"""Container ids from cgroup paths: the one place that knows how the runtimes name theirs."""
+"""Which container a cgroup belongs to, by the names that container runtimes give their cgroups."""
 
 from __future__ import annotations
 
@@ -7,17 +7,33 @@ from typing import Final
 
 __all__ = ["container_id"]
 
-_NAMED: Final = re.compile(r"(?:[a-z-]+[-:]|[^:]*:[a-z-]+:)?([0-9a-f]{64})(?:\.scope|\.service)?")
+_ID: Final = "[0-9a-f]{64}"
+
+_SCOPE: Final = re.compile(rf"(?:docker|crio|libpod|cri-containerd)-({_ID})(?:\.scope)?")
+"""A systemd scope of Docker, CRI-O, Podman or containerd."""
+
+_BARE: Final = re.compile(_ID)
+"""The id alone: the cgroupfs driver, below `docker` or a `kubepods` tree."""
 
 
-def container_id(cgroup: str) -> str | None:
-    """The 64 hex digits of the innermost container in a cgroup path; None outside of any.
+def container_id(cgroup_path: str | None) -> str | None:
+    """The 64 hex digits of the innermost container that owns `cgroup_path`, None outside of any.
 
-    Knows docker, containerd, CRI-O, podman and Kubernetes, with the systemd and the cgroupfs
-    driver. The monitor that stands beside a container (`crio-conmon-...`) is not inside it.
+    The runtime's own helper below a container (`.../init.scope`) belongs to it; a monitor of it
+    (`crio-conmon-<id>`, `libpod-conmon-<id>`) does not. A bare id counts only directly below
+    `docker`, or anywhere below `kubepods`.
     """
-    for name in reversed(cgroup.split("/")):
-        found = _NAMED.fullmatch(name)
-        if found is not None and "conmon" not in name:
-            return found[1]
-    return None
+    if not cgroup_path:
+        return None
+    found = None
+    parent = ""
+    in_pods = False
+    for name in cgroup_path.split("/"):
+        if scope := _SCOPE.fullmatch(name):
+            found = scope[1]
+        elif _BARE.fullmatch(name) and (in_pods or parent == "docker"):
+            found = name
+        elif name.startswith("kubepods"):
+            in_pods = True
+        parent = name
+    return found

@@ -1,0 +1,552 @@
+"""What the data source answers: views on the tree as of one instant.
+
+An answer is made in well under a microsecond because it copies nothing: it holds the process
+record and the (immutable) state that held at the instant, and works out the rest when asked.
+Lists of children and threads are gathered only when they are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal, overload
+
+import msgspec
+
+from proctree_ds.kinship import children_at, parent_at
+from proctree_ds.model import (
+    Capabilities,
+    FileInfo,
+    Loss,
+    Namespaces,
+    Origin,
+    State,
+    entity_id,
+)
+from proctree_ds.process import Process, Thread
+from proctree_ds.tree import ProcessTree
+
+__all__ = [
+    "Certainty",
+    "LineageEnd",
+    "LossWindow",
+    "ProcessInfo",
+    "ProcessLineage",
+    "ThreadInfo",
+]
+
+LineageEnd = Literal["root", "max_depth", "unknown_parent", "evicted"]
+"""Why a lineage ends: at a process without a parent, where it was told to stop, at a parent that
+was never observed, or at one whose own history has been dropped."""
+
+
+class LossWindow(msgspec.Struct, frozen=True):
+    """Between `since` and `until` (epoch ns) `lost` events never arrived (None: unknown how many)."""
+
+    since: int
+    until: int
+    lost: int | None
+
+
+class Certainty(msgspec.Struct, frozen=True):
+    """How sure an answer is.
+
+    `source` says where its attributes come from. `inferred` names the fields that were concluded
+    and not observed, `dropped` those whose value then was lost to a limit (they are None).
+    `loss_windows` are those in which something may have happened that the answer should show.
+    """
+
+    source: Origin
+    inferred: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    loss_windows: tuple[LossWindow, ...] = ()
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether every field was observed, and no lost event can have changed any."""
+        return not (
+            self.inferred or self.dropped or self.loss_windows or self.source == "inferred"
+        )
+
+
+class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_defaults=True):
+    """A process as of one instant. Times are epoch ns; what is unknown is None.
+
+    As-of answers never show the future: before the exit, `exit_time` is None and `is_alive` True,
+    whatever is known by now.
+    """
+
+    _tree: ProcessTree
+    _node: Process
+    _state: State
+    _time: int
+    _dropped: tuple[str, ...] = ()
+
+    # -------------------------------------------------------------------------- identity
+
+    @property
+    def entity_id(self) -> int:
+        """The 64-bit identity of the process, see `proctree_ds.entity_id`."""
+        return self._node.entity_id
+
+    @property
+    def pid(self) -> int:
+        """The process id in the host's pid namespace (the kernel's tgid)."""
+        return self._node.tid
+
+    @property
+    def ns_pid(self) -> int | None:
+        """The process id in its own pid namespace."""
+        return self._node.ns_pid
+
+    @property
+    def ppid(self) -> int | None:
+        """The pid of the parent as of then; 0 for a process that the kernel started."""
+        parent = self._parent
+        if parent is not None:
+            return parent.tid
+        return 0 if self._node.is_root else None
+
+    @property
+    def ns_ppid(self) -> int | None:
+        """The parent's pid as the process sees it; 0 if the parent is outside of its namespace."""
+        parent = self._parent
+        if parent is None:
+            return 0 if self._node.is_root else None
+        own = self._state.context.namespaces
+        others = parent.state_at(self._time).context.namespaces
+        if own is not None and others is not None and own.pid != others.pid:
+            return 0
+        return parent.ns_pid
+
+    @property
+    def parent_entity_id(self) -> int | None:
+        """The id of the parent as of then."""
+        parent = self._parent
+        return None if parent is None else parent.entity_id
+
+    @property
+    def original_parent_entity_id(self) -> int | None:
+        """The id of the parent at the start."""
+        parent = self._node.parent
+        return None if parent is None else parent.entity_id
+
+    @property
+    def creator_entity_id(self) -> int | None:
+        """The id of the thread that called clone."""
+        fork = self._node.fork
+        if fork is not None and fork.creator is not None:
+            creator = fork.creator
+            if creator.start_time is None:
+                return None
+            return entity_id(creator.start_time, creator.tid)
+        return self.original_parent_entity_id if fork is not None else None
+
+    # ------------------------------------------------------------------------ attributes
+
+    @property
+    def name(self) -> str | None:
+        """The command name (comm) of the process, at most 15 bytes."""
+        return self._state.comm
+
+    @property
+    def cmd(self) -> tuple[str, ...] | None:
+        """The argument vector of the current image."""
+        return self._state.image.argv
+
+    @property
+    def cmd_truncated(self) -> bool:
+        """Whether `cmd` was cut at the capture limit."""
+        return self._state.image.argv_truncated
+
+    @property
+    def execution_binary(self) -> FileInfo | None:
+        """The executable file of the current image."""
+        return self._state.image.executable
+
+    @property
+    def interpreter(self) -> FileInfo | None:
+        """The dynamic loader of the executable, or the program that runs the script."""
+        return self._state.image.interpreter
+
+    @property
+    def script(self) -> str | None:
+        """The path of the `#!` file that was executed."""
+        return self._state.image.script
+
+    @property
+    def env(self) -> dict[str, str] | None:
+        """The selected environment variables of the current image."""
+        return self._state.image.env
+
+    @property
+    def env_truncated(self) -> bool:
+        """Whether variables may be missing from `env` because of the capture limit."""
+        return self._state.image.env_truncated
+
+    @property
+    def cwd(self) -> str | None:
+        """The current working directory."""
+        return self._state.cwd
+
+    @property
+    def root(self) -> str | None:
+        """The root directory."""
+        return self._state.root
+
+    @property
+    def uid(self) -> int | None:
+        """The real user id."""
+        return self._state.context.uid
+
+    @property
+    def euid(self) -> int | None:
+        """The effective user id."""
+        return self._state.context.euid
+
+    @property
+    def suid(self) -> int | None:
+        """The saved user id."""
+        return self._state.context.suid
+
+    @property
+    def gid(self) -> int | None:
+        """The real group id."""
+        return self._state.context.gid
+
+    @property
+    def egid(self) -> int | None:
+        """The effective group id."""
+        return self._state.context.egid
+
+    @property
+    def sgid(self) -> int | None:
+        """The saved group id."""
+        return self._state.context.sgid
+
+    @property
+    def capabilities(self) -> Capabilities | None:
+        """The five capability sets."""
+        return self._state.context.capabilities
+
+    @property
+    def session_id(self) -> int | None:
+        """The session id (setsid(2)), in the host's pid namespace."""
+        return self._state.context.session_id
+
+    @property
+    def process_group(self) -> int | None:
+        """The process group id (setpgid(2)), in the host's pid namespace."""
+        return self._state.context.process_group
+
+    @property
+    def tty(self) -> str | None:
+        """The controlling terminal, such as `pts/0`; None if there is none or it is unknown."""
+        return self._state.context.tty
+
+    @property
+    def login_uid(self) -> int | None:
+        """The login uid of the audit subsystem; None if it was never set."""
+        return self._state.context.login_uid
+
+    @property
+    def cgroup(self) -> str | None:
+        """The path of the cgroup."""
+        return self._state.context.cgroup
+
+    @property
+    def container_id(self) -> str | None:
+        """The id of the container, from the cgroup's path."""
+        return self._state.context.container_id
+
+    @property
+    def namespaces(self) -> Namespaces | None:
+        """The namespaces, by inode number."""
+        return self._state.context.namespaces
+
+    @property
+    def is_subreaper(self) -> bool:
+        """Whether orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER)."""
+        return self._node.is_subreaper_at(self._time)
+
+    # ------------------------------------------------------------------------- life span
+
+    @property
+    def start_time(self) -> int:
+        """When it started."""
+        return self._tree.boot_time + self._node.start
+
+    @property
+    def exec_time(self) -> int | None:
+        """When its current image began; None if it still runs what it was born with."""
+        exec_time = self._state.image.exec_time
+        if exec_time is None or exec_time < self._node.start:
+            return None
+        return self._tree.boot_time + exec_time
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it had not exited yet. It lives until its last thread has exited."""
+        return self._node.ended > self._time
+
+    @property
+    def exit_time(self) -> int | None:
+        """When it exited; None while it lives."""
+        ended = self._node.ended
+        return self._tree.boot_time + ended if ended <= self._time else None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The code it exited with; None while it lives, or if a signal killed it."""
+        exit = self._node.exit
+        return exit.exit_code if exit is not None and self._node.ended <= self._time else None
+
+    @property
+    def exit_signal(self) -> int | None:
+        """The signal that killed it; None while it lives, or if it exited by itself."""
+        exit = self._node.exit
+        return exit.exit_signal if exit is not None and self._node.ended <= self._time else None
+
+    @property
+    def core_dumped(self) -> bool | None:
+        """Whether it dumped core; None while it lives, or if its exit was not seen."""
+        exit = self._node.exit
+        if exit is None or exit.origin != "event" or self._node.ended > self._time:
+            return None
+        return exit.core_dumped
+
+    # -------------------------------------------------------------------------- relatives
+
+    @property
+    def thread_ids(self) -> dict[int, int]:
+        """Thread id -> entity id of each thread that lived then. O(threads in memory)."""
+        node, time = self._node, self._time
+        threads: dict[int, int] = {}
+        if node.leader_end_at(time) is None:
+            threads[node.tid] = node.entity_id
+        for thread_id in node.threads or ():
+            thread = self._tree.thread(thread_id)
+            if thread is not None and thread.start <= time < thread.end:
+                threads[thread.tid] = thread.entity_id
+        return threads
+
+    @property
+    def child_process_ids(self) -> dict[int, int]:
+        """Pid -> entity id of each child that lived then. O(children in memory)."""
+        return {
+            child.tid: child.entity_id
+            for child in sorted(
+                children_at(self._tree.census, self._node, self._time),
+                key=lambda child: (child.start, child.tid),
+            )
+        }
+
+    @property
+    def certainty(self) -> Certainty:
+        """Where the facts of this answer come from, and what may be missing from it."""
+        return _certainty(self._tree, self._node, self._time, self._dropped)
+
+    @property
+    def _parent(self) -> Process | None:
+        return parent_at(self._tree.census, self._node, min(self._time, self._node.ended - 1))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, as plain data."""
+        return {name: _plain(getattr(self, name)) for name in PROCESS_FIELDS}
+
+    def __repr__(self) -> str:
+        return (
+            f"ProcessInfo(pid={self.pid}, name={self.name!r}, entity_id={self.entity_id:#018x}, "
+            f"start_time={self.start_time}, is_alive={self.is_alive})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ProcessInfo) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self._node.entity_id, self._time))
+
+
+class ThreadInfo(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A thread as of one instant. Times are epoch ns; what is unknown is None."""
+
+    _tree: ProcessTree
+    _node: Process | Thread
+    _state: State
+    _time: int
+
+    @property
+    def entity_id(self) -> int:
+        """The 64-bit identity of the thread; a leader has its process's."""
+        return self._node.entity_id
+
+    @property
+    def tid(self) -> int:
+        """The thread id in the host's pid namespace (the kernel's pid)."""
+        return self._node.tid
+
+    @property
+    def ns_tid(self) -> int | None:
+        """The thread id in its own pid namespace."""
+        node = self._node
+        return node.ns_pid if isinstance(node, Process) else node.ns_tid
+
+    @property
+    def pid(self) -> int:
+        """The id of its process."""
+        return self._process.tid
+
+    @property
+    def process_entity_id(self) -> int:
+        """The entity id of its process."""
+        return self._process.entity_id
+
+    @property
+    def uid(self) -> int | None:
+        """The real user id."""
+        return self._state.context.uid
+
+    @property
+    def gid(self) -> int | None:
+        """The real group id."""
+        return self._state.context.gid
+
+    @property
+    def name(self) -> str | None:
+        """The thread's own name (comm)."""
+        return self._state.comm
+
+    @property
+    def start_time(self) -> int:
+        """When it started."""
+        return self._tree.boot_time + self._node.start
+
+    @property
+    def exit_time(self) -> int | None:
+        """When it ended; None while it lives."""
+        end = self._end
+        return None if end is None else self._tree.boot_time + end
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it had not ended yet."""
+        return self._end is None
+
+    @property
+    def certainty(self) -> Certainty:
+        """Where the facts of this answer come from, and what may be missing from it."""
+        return _certainty(self._tree, self._node, self._time, ())
+
+    @property
+    def _process(self) -> Process:
+        node = self._node
+        return node if isinstance(node, Process) else node.process
+
+    @property
+    def _end(self) -> int | None:
+        node = self._node
+        if isinstance(node, Process):
+            return node.leader_end_at(self._time)
+        return node.end if node.end <= self._time else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every field by name, as plain data."""
+        return {name: _plain(getattr(self, name)) for name in THREAD_FIELDS}
+
+    def __repr__(self) -> str:
+        return (
+            f"ThreadInfo(tid={self.tid}, pid={self.pid}, name={self.name!r}, "
+            f"entity_id={self.entity_id:#018x}, is_alive={self.is_alive})"
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ThreadInfo) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self._node.entity_id, self._time))
+
+
+class ProcessLineage(Sequence[ProcessInfo]):
+    """A process and its ancestors. Element 0 is the process as of the time asked about; each
+    further one is what the parent was when it made the child before it. `end` says why the
+    lineage ends.
+    """
+
+    __slots__ = ("_processes", "end")
+
+    def __init__(self, processes: list[ProcessInfo], end: LineageEnd) -> None:
+        self._processes = processes
+        self.end: LineageEnd = end
+
+    @overload
+    def __getitem__(self, index: int) -> ProcessInfo: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[ProcessInfo]: ...
+    def __getitem__(self, index: int | slice) -> ProcessInfo | list[ProcessInfo]:
+        return self._processes[index]
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    def __iter__(self) -> Iterator[ProcessInfo]:
+        return iter(self._processes)
+
+    @property
+    def ancestors(self) -> list[ProcessInfo]:
+        """The lineage without the process itself, nearest first."""
+        return self._processes[1:]
+
+    def __repr__(self) -> str:
+        chain = " <- ".join(f"{info.name}({info.pid})" for info in self._processes)
+        return f"ProcessLineage({chain}, end={self.end!r})"
+
+
+def _certainty(
+    tree: ProcessTree, node: Process | Thread, time: int, dropped: tuple[str, ...]
+) -> Certainty:
+    version = node.version_at(time)
+    source: Origin
+    if version is not None:
+        source = version.origin
+    else:
+        source = "event" if node.fork is not None else "inferred"
+    inferred = []
+    if node.fork is None and source == "inferred":
+        inferred.append("attributes")
+    if node.approximate:
+        inferred.append("start_time")
+    if isinstance(node, Process) and node.fork is None and node.parent is not None:
+        inferred.append("original_parent_entity_id")
+    end = node.ended if isinstance(node, Process) else node.end
+    if end <= time and (node.exit is None or node.exit.origin != "event"):
+        inferred.append("exit_time")
+    last = max(node.start, version.time if version is not None else -1)
+    boot_time = tree.boot_time
+    windows = tuple(
+        LossWindow(boot_time + loss.since, boot_time + loss.time, loss.lost)
+        for loss in tree.losses
+        if _touches(loss, last, min(time, end))
+    )
+    return Certainty(source, tuple(inferred), dropped, windows)
+
+
+def _touches(loss: Loss, last_known: int, time: int) -> bool:
+    """Whether something lost may have changed a task between when it was last known and `time`."""
+    return loss.since <= time and loss.time >= last_known
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str | int | None):
+        return value
+    return msgspec.to_builtins(value)
+
+
+def _fields(answer: type) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, member in vars(answer).items()
+        if isinstance(member, property) and not name.startswith("_")
+    )
+
+
+PROCESS_FIELDS: Final = _fields(ProcessInfo)
+THREAD_FIELDS: Final = _fields(ThreadInfo)

@@ -1,0 +1,309 @@
+"""Who is in memory, under which names, and who goes first when memory is full.
+
+Exited tasks without living descendants go first, least recently used first (second chance: a use
+since the last look grants one more round). Only when none is left do living tasks and ancestors
+of living tasks go, and then the older half of them is spared: a storm of newcomers displaces
+newcomers, not those who were there before it.
+
+A process that leaves while children of it are in memory stays behind as a *shadow*: its identity
+and nothing else. So does a parent that was named but never observed. A shadow goes with its last
+child, so there are never more shadows than processes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from typing import Final
+
+from proctree_ds.model import NEVER, UNKNOWN_STATE
+from proctree_ds.process import Process, Thread
+
+__all__ = ["EVICTION_SHARE", "Census"]
+
+EVICTION_SHARE: Final = 32
+"""One in this many of the living is evicted at once when nothing else is left to evict."""
+
+
+class Census:
+    """The processes and threads in memory. Every method is O(1) unless it says otherwise."""
+
+    def __init__(self, process_cache: int, thread_cache: int) -> None:
+        self.process_cache = process_cache
+        self.thread_cache = thread_cache
+        self.processes: dict[int, Process] = {}
+        self.threads: dict[int, Thread] = {}
+        self.by_tid: dict[int, Process | Thread] = {}
+        """The latest holder of each tid; earlier ones follow by `older`, newest first."""
+        self.shadows: dict[int, Process] = {}
+        self.inits: dict[int, Process] = {}
+        """Processes with pid 1 in a pid namespace of their own, by id."""
+        self.intestate: set[int] = set()
+        """Ids of exited processes with children whose exit named no reaper."""
+        self.exited: deque[Process] = deque()
+        self.exited_threads: deque[Thread] = deque()
+        self.evicted_processes = 0
+        self.evicted_living = 0
+        self.evicted_threads = 0
+        self.forgotten: set[int] = set()
+        """The ids of evicted processes and threads; with the page before, `process_cache`."""
+        self._forgotten_before: set[int] = set()
+        self.has_forgotten_ids = False
+        """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
+        self.horizon = -1
+        """The latest end of anything evicted: from then on history is whole."""
+
+    # ------------------------------------------------------------------------------- finding
+
+    def holder(self, tid: int, start: int) -> Process | Thread | None:
+        """The task with exactly this identity. O(holders of the tid in memory)."""
+        node = self.by_tid.get(tid)
+        while node is not None and node.start > start:
+            node = node.older
+        return node if node is not None and node.start == start else None
+
+    def holder_at(self, tid: int, time: int) -> Process | Thread | None:
+        """The last task that got this tid no later than `time`, whether it still lives or not."""
+        node = self.by_tid.get(tid)
+        while node is not None and node.start > time:
+            node = node.older
+        return node
+
+    # ----------------------------------------------------------------------------- admitting
+
+    def enlist(self, node: Process | Thread) -> tuple[Process | Thread | None, int]:
+        """Put a new task among the holders of its tid.
+
+        Returns the holder before it, and the start of the one after it (`NEVER` if none): the
+        one must have ended by the start of the other.
+        """
+        tid, start = node.tid, node.start
+        newer = self.by_tid.get(tid)
+        if newer is None or newer.start < start:
+            node.older = newer
+            self.by_tid[tid] = node
+            return newer, NEVER
+        while newer.older is not None and newer.older.start > start:
+            newer = newer.older
+        node.older = newer.older
+        newer.older = node
+        return node.older, newer.start
+
+    def shadow(self, entity: int, tid: int, start: int) -> Process:
+        """A process that is only known by name, made if there is none."""
+        node = self.shadows.get(entity)
+        if node is None:
+            node = self.shadows[entity] = Process(entity, tid, start)
+        return node
+
+    # ------------------------------------------------------------------- who keeps whom alive
+
+    def hold(self, node: Process) -> None:
+        """`node` has become worth keeping: so are its ancestors. O(depth) at worst."""
+        parent = node.parent
+        while parent is not None:
+            parent.pins += 1
+            if parent.pins > 1 or parent.ended == NEVER:
+                return
+            parent = parent.parent
+
+    def release(self, node: Process) -> None:
+        """`node` has exited and has no living descendant: it may go, and perhaps its parents."""
+        while True:
+            if not node.queued:
+                node.queued = True
+                self.exited.append(node)
+            parent = node.parent
+            if parent is None:
+                return
+            parent.pins -= 1
+            if parent.pins or parent.ended == NEVER:
+                return
+            node = parent
+
+    def set_parent(self, node: Process, parent: Process | None) -> None:
+        """Make `parent` the original parent of `node`, undoing what was taken for it before."""
+        old = node.parent
+        if old is parent:
+            return
+        kept = node.ended == NEVER or node.pins > 0
+        if old is not None:
+            self._disown(old, node, kept)
+        node.parent = parent
+        if parent is not None:
+            if parent.children is None:
+                parent.children = set()
+            parent.children.add(node.entity_id)
+            if kept:
+                self.hold(node)
+
+    def _disown(self, parent: Process, child: Process, kept: bool) -> None:
+        if parent.children is not None and child.copied_from is not parent:
+            parent.children.discard(child.entity_id)
+        if kept:
+            parent.pins -= 1
+            if not parent.pins and parent.ended != NEVER:
+                self.release(parent)
+        if not parent.children:
+            self._drop_shadow(parent)
+
+    # ------------------------------------------------------------------------------ evicting
+
+    def evict_surplus(self, now: int) -> None:
+        """Evict processes until they fit; `now` is the time of the event. Amortised O(1)."""
+        exited = self.exited
+        processes = self.processes
+        while len(processes) > self.process_cache:
+            if not exited:
+                self._evict_living(now)
+                return
+            node = exited.popleft()
+            if node.used and not node.evicted:
+                node.used = False
+                exited.append(node)
+                continue
+            node.queued = False
+            if node.pins or node.ended == NEVER or node.evicted:
+                continue
+            self.evict(node, now)
+
+    def _evict_living(self, now: int) -> None:
+        share = max(1, self.process_cache // EVICTION_SHARE)
+        spared = self.process_cache // 2
+        nodes = list(self.processes.values())
+        # The one that is being admitted right now is the last of them, and stays.
+        rest = nodes[spared:-1] or nodes[:-1]
+        unused = [node for node in rest if not node.used]
+        for node in rest:
+            node.used = False
+        for victim in (unused or rest)[:share]:
+            self.evicted_living += victim.ended == NEVER
+            self.evict(victim, now)
+
+    def evict_surplus_threads(self) -> None:
+        """Evict threads until they and the leaders fit. Amortised O(1)."""
+        while self.threads and len(self.threads) + len(self.processes) > self.thread_cache:
+            victim = self._next_exited_thread() or self._oldest_of_the_newer_half()
+            self.evict_thread(victim)
+
+    def _next_exited_thread(self) -> Thread | None:
+        exited = self.exited_threads
+        while exited:
+            thread = exited.popleft()
+            thread.queued = False
+            if thread.entity_id not in self.threads or thread.end == NEVER:
+                continue
+            if thread.used:
+                thread.used = False
+                thread.queued = True
+                exited.append(thread)
+                continue
+            return thread
+        return None
+
+    def _oldest_of_the_newer_half(self) -> Thread:
+        threads = iter(self.threads.values())
+        return next(islice(threads, len(self.threads) // 2, None))
+
+    def evict_thread(self, thread: Thread) -> None:
+        """Take one thread out of memory; its process stays."""
+        del self.threads[thread.entity_id]
+        self.evicted_threads += 1
+        if thread.process.threads is not None:
+            thread.process.threads.discard(thread.entity_id)
+        self._leave_tid(thread)
+        self.forgotten.add(thread.entity_id)
+        if len(self.forgotten) > self.process_cache:
+            self._turn_page()
+
+    def evict(self, node: Process, now: int) -> None:
+        """Take a process and its threads out of memory. O(its children and threads in memory)."""
+        entity = node.entity_id
+        del self.processes[entity]
+        node.evicted = True
+        self.evicted_processes += 1
+        end = node.ended
+        if end == NEVER:
+            end = now
+        if end > self.horizon:
+            self.horizon = end
+        if self.by_tid[node.tid] is node and node.older is None:
+            del self.by_tid[node.tid]
+        else:
+            self._leave_tid(node)
+        forgotten = self.forgotten
+        forgotten.add(entity)
+        if len(forgotten) > self.process_cache:
+            self._turn_page()
+        parent = node.parent
+        if parent is not None:
+            children = parent.children
+            if children is not None:
+                children.discard(entity)
+                parent.dropped_children += 1
+                if not children:
+                    self._drop_shadow(parent)
+            if node.pins or node.ended == NEVER:
+                parent.pins -= 1
+                if not parent.pins and parent.ended != NEVER:
+                    self.release(parent)
+        if node.children is not None or node.threads is not None or node.copied_from is not None:
+            self._evict_family(node)
+
+    def _evict_family(self, node: Process) -> None:
+        self.inits.pop(node.entity_id, None)
+        for thread_id in node.threads or ():
+            thread = self.threads.pop(thread_id)
+            self.evicted_threads += 1
+            self._leave_tid(thread)
+            self.forgotten.add(thread_id)
+        if node.copied_from is not None and node.copied_from.children is not None:
+            node.copied_from.children.discard(node.entity_id)
+        if node.children:
+            self._become_shadow(node)
+        else:
+            self._leave_estate(node)
+
+    def _turn_page(self) -> None:
+        """Forget the ids of the evicted before the last `process_cache` of them."""
+        self.has_forgotten_ids = self.has_forgotten_ids or bool(self._forgotten_before)
+        self._forgotten_before = self.forgotten
+        self.forgotten = set()
+
+    def was_evicted(self, entity: int) -> bool:
+        """Whether this was the id of a process or thread that was in memory once."""
+        return entity in self.forgotten or entity in self._forgotten_before
+
+    def _become_shadow(self, node: Process) -> None:
+        node.horizon = self.horizon
+        node.parent = node.copied_from = node.creator = node.fork = None
+        node.versions = node.latest = node.threads = node.leader_exits = node.parents = node.gaps = None
+        node.subreaper = node.ns_pid = None
+        node.living_threads = 0
+        node.born_of = node.base = UNKNOWN_STATE
+        self.shadows[node.entity_id] = node
+
+    def _drop_shadow(self, node: Process) -> None:
+        if self.shadows.pop(node.entity_id, None) is not None:
+            self._leave_estate(node)
+
+    def _leave_estate(self, node: Process) -> None:
+        heir = node.heir
+        if heir is not None and heir.estates is not None:
+            heir.estates.discard(node.entity_id)
+        node.heir = None
+        self.intestate.discard(node.entity_id)
+
+    def _leave_tid(self, node: Process | Thread) -> None:
+        newer = self.by_tid[node.tid]
+        if newer is node:
+            if node.older is None:
+                del self.by_tid[node.tid]
+            else:
+                self.by_tid[node.tid] = node.older
+        else:
+            while newer.older is not node:
+                assert newer.older is not None
+                newer = newer.older
+            newer.older = node.older
+        node.older = None

@@ -1,0 +1,406 @@
+"""Hands events to signatures, keeps them apart, and makes whole findings of what they say.
+
+The rule of this file: nothing that a signature does reaches another signature or the caller. What
+it raises is counted and reported; what does not return is interrupted (see `watchdog`); what goes
+wrong too often is switched off, and that is reported too. Only what the caller's own callbacks
+raise comes out of a method of the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from itertools import islice
+from time import perf_counter_ns
+from typing import Any, Final
+
+import msgspec
+
+from proctree_ds.datasource import DataSource
+from proctree_ds.detection import (
+    LINEAGE_DEPTH,
+    Detection,
+    SignatureIdentity,
+    describe,
+    plain,
+    type_name,
+)
+from proctree_ds.errors import DataNotFound, SignatureError
+from proctree_ds.model import Event, Loss
+from proctree_ds.report import (
+    EngineLimits,
+    Report,
+    ReportKind,
+    SignatureStatistics,
+    message_of,
+    place_of,
+)
+from proctree_ds.signature import (
+    AnyDataSource,
+    EndOfSource,
+    Finding,
+    LossSignal,
+    Signal,
+    Signature,
+    SignatureContext,
+    Tick,
+)
+from proctree_ds.signature_event import MAKERS, EventView, TaskEvent
+from proctree_ds.tree import ProcessTree
+from proctree_ds.watchdog import SignatureTimeout, Watchdog
+
+__all__ = ["Detection", "Engine", "EngineLimits", "Report", "SignatureStatistics"]
+
+_FULLY_TIMED_EVENTS: Final = 256
+"""After a slow call, so many events are timed one and all."""
+
+
+class _Runner:
+    """One signature in the engine's care: its counters, and whether it still runs."""
+
+    __slots__ = (
+        "errors",
+        "events",
+        "findings",
+        "identity",
+        "is_open",
+        "off_because",
+        "on_event",
+        "signature",
+        "slow_calls",
+        "timed_calls",
+        "timed_ns",
+        "timeouts",
+    )
+
+    def __init__(self, signature: Signature) -> None:
+        about = signature.metadata
+        self.signature = signature
+        self.on_event = signature.on_event
+        self.identity = SignatureIdentity(
+            about.id, about.version, about.name, about.severity, about.techniques, about.tags
+        )
+        self.events = self.findings = self.errors = self.timeouts = 0
+        self.slow_calls = self.timed_calls = self.timed_ns = 0
+        self.is_open = False
+        self.off_because: str | None = "not started"
+
+    def wants(self, name: str, origin: str) -> bool:
+        return self.off_because is None and any(
+            name in selector.events and selector.origin in ("*", origin)
+            for selector in self.signature.selectors
+        )
+
+    def statistics(self) -> SignatureStatistics:
+        spent = self.timed_ns * self.events // self.timed_calls if self.timed_calls else 0
+        return SignatureStatistics(
+            events=self.events,
+            findings=self.findings,
+            errors=self.errors,
+            timeouts=self.timeouts,
+            slow_calls=self.slow_calls,
+            nanoseconds=spent,
+            is_enabled=self.off_because is None,
+            off_because=self.off_because,
+        )
+
+
+_Make = Callable[[Any, EventView], TaskEvent]
+_Plan = tuple[_Make, tuple[_Runner, ...], tuple[_Runner, ...]]
+"""How to see a kind of event, who wants it from a host process, who from one in a container."""
+
+
+class Engine:
+    """Runs signatures over events. Not thread-safe: one thread calls it.
+
+    `on_finding` is called with every `Detection`, `on_report` with every `Report`. Data sources
+    besides the process tree's are given in `data_sources`. Feed the tree with a batch first, then
+    `dispatch` the same batch. To have signatures that loop for ever interrupted, run the engine in
+    the main thread.
+    """
+
+    def __init__(
+        self,
+        signatures: Iterable[Signature],
+        tree: ProcessTree,
+        *,
+        on_finding: Callable[[Detection], object],
+        on_report: Callable[[Report], object] = lambda report: None,
+        data_sources: Iterable[AnyDataSource] = (),
+        limits: EngineLimits = EngineLimits(),  # noqa: B008 - frozen
+    ) -> None:
+        answers = DataSource(tree)
+        self._view = EventView(tree, answers)
+        self._sources: dict[tuple[str, str], Any] = {(s.namespace, s.id): s for s in data_sources}
+        self._sources["proctree", "process_tree"] = answers
+        self._sources["tracee", "process_tree"] = answers
+        self._on_finding = on_finding
+        self._on_report = on_report
+        self._limits = limits
+        self._runners = [_Runner(signature) for signature in signatures]
+        self._plans: dict[type, _Plan] = {}
+        self._last_time: int | None = None
+        self._until_timed = 0
+        self._fully_timed = 0
+        self._watchdog = Watchdog(limits.call_seconds, _CALLERS, _COLLECTORS)
+
+    # ------------------------------------------------------------------------------ from outside
+
+    def start(self) -> None:
+        """Initialise the signatures. One whose `init` fails is reported and stays off."""
+        if not self._watchdog.start():
+            self._on_report(
+                Report(
+                    "unwatched",
+                    None,
+                    "not in the main thread: a signature that does not return stops everything; "
+                    "run the engine in the main thread to have it interrupted",
+                )
+            )
+        for runner in self._runners:
+            context = SignatureContext(runner.identity.id, self._sources)
+            self._watchdog.limit_seconds = self._limits.init_seconds
+            problem = self._guarded(runner, runner.signature.init, context, None)
+            if problem is not None:
+                self._report("init", runner, f"init failed: {message_of(problem)}", problem, 1)
+                runner.off_because = "its init failed"
+            else:
+                runner.is_open = True
+                runner.on_event = runner.signature.on_event
+                runner.off_because = None
+        self._watchdog.limit_seconds = self._limits.call_seconds
+        self._plan()
+
+    def dispatch(self, events: Sequence[Event]) -> None:
+        """Hand a batch, which the tree was fed before, to the signatures that select from it.
+
+        Costs one look-up for an event that nobody selects. A `Loss` becomes a `LossSignal`.
+        """
+        plans = self._plans
+        watchdog = self._watchdog
+        view = self._view
+        for raw in events:
+            plan = plans.get(type(raw))
+            if plan is None:
+                if type(raw) is Loss:
+                    base = view.tree.boot_time
+                    self.signal(LossSignal(base + raw.since, base + raw.time, raw.lost))
+                continue
+            make, runners, in_container = plan
+            event = make(raw, view)
+            if runners is not in_container and event.container_id is not None:
+                runners = in_container
+            watchdog.subject = event
+            self._until_timed -= 1
+            is_timed = self._until_timed < 0
+            if is_timed:
+                self._until_timed = self._timed_gap()
+            for runner in runners:
+                began = perf_counter_ns() if is_timed else 0
+                found: list[dict[str, Any]] | None = None
+                problem: BaseException | None = None
+                runner.events += 1
+                watchdog.running = runner
+                try:
+                    result = runner.on_event(event)
+                    if result is not None:
+                        found = []
+                        self._collect(result, found)
+                except BaseException as error:  # noqa: BLE001 - a signature may raise anything
+                    problem = error
+                watchdog.running = None
+                if is_timed and not isinstance(problem, SignatureTimeout):
+                    self._account(runner, perf_counter_ns() - began)
+                if problem is not None:
+                    self._failed(runner, problem)
+                    problem = None  # its traceback holds this frame
+                if found:
+                    self._deliver(runner, event, found)
+        self._remember_time(events)
+
+    def signal(self, signal: Signal) -> None:
+        """Pass a signal to every signature that is on. Findings are taken as from an event."""
+        if isinstance(signal, EndOfSource) and signal.time is None:
+            signal = EndOfSource(self._last_time)
+        for runner in self._runners:
+            if runner.off_because is not None:
+                continue
+            found: list[dict[str, Any]] = []
+            problem = self._guarded(runner, runner.signature.on_signal, signal, found)
+            if problem is not None:
+                self._failed(runner, problem)
+            if found:
+                self._deliver(runner, signal, found)
+
+    def close(self) -> None:
+        """Close the signatures and stop watching. Twice is fine."""
+        for runner in self._runners:
+            if runner.is_open:
+                runner.is_open = False
+                problem = self._guarded(runner, runner.signature.close, None, None)
+                if problem is not None:
+                    self._report(
+                        "close", runner, f"close failed: {message_of(problem)}", problem, 1
+                    )
+                runner.off_because = runner.off_because or "closed"
+        self._plan()
+        self._watchdog.stop()
+
+    def statistics(self) -> dict[str, SignatureStatistics]:
+        """What each signature did so far, by signature id."""
+        return {runner.identity.id: runner.statistics() for runner in self._runners}
+
+    # ------------------------------------------------------------------------------ the apartness
+
+    def _guarded(
+        self,
+        runner: _Runner,
+        call: Callable[..., Any],
+        argument: object,
+        found: list[dict[str, Any]] | None,
+    ) -> BaseException | None:
+        """Call a signature's method, watched. What it raised, or None; `found` takes findings."""
+        arguments: tuple[object, ...] = () if argument is None else (argument,)
+        self._watchdog.subject = object()
+        self._watchdog.running = runner
+        try:
+            result = call(*arguments)
+            if found is not None and result is not None:
+                self._collect(result, found)
+        except BaseException as error:  # noqa: BLE001 - a signature may raise anything
+            return error
+        finally:
+            self._watchdog.running = None
+        return None
+
+    def _collect(self, result: object, found: list[dict[str, Any]]) -> None:
+        """Run what a signature gave back to its end. What it found before it failed is kept."""
+        if type(result) is Finding:
+            found.append(plain(result.data))
+            return
+        if isinstance(result, str | bytes | dict) or not isinstance(result, Iterable):
+            raise SignatureError(
+                f"it returned {type_name(result)}; return a Finding, several of them, or None"
+            )
+        limit = self._limits.findings
+        try:
+            for finding in islice(result, limit + 1):
+                if not isinstance(finding, Finding):
+                    raise SignatureError(f"it gave {type_name(finding)} instead of a Finding")
+                if len(found) == limit:
+                    raise SignatureError(f"more than {limit} findings at once; the rest is lost")
+                found.append(plain(finding.data))
+        finally:
+            if isinstance(result, Generator):
+                result.close()  # here, where it is watched, and not whenever it is collected
+
+    def _failed(self, runner: _Runner, problem: BaseException) -> None:
+        limits = self._limits
+        if isinstance(problem, KeyboardInterrupt):
+            raise problem
+        if isinstance(problem, SignatureTimeout):
+            runner.timeouts += 1
+            text = f"interrupted: it did not return within {limits.call_seconds:g} s"
+            self._report("timeout", runner, text, problem, runner.timeouts)
+            if runner.timeouts >= limits.timeouts:
+                self._switch_off(runner, f"{runner.timeouts} calls did not return")
+        else:
+            runner.errors += 1
+            self._report("error", runner, message_of(problem), problem, runner.errors)
+            if runner.errors >= limits.errors:
+                self._switch_off(runner, f"{runner.errors} errors")
+
+    def _timed_gap(self) -> int:
+        """How many events go by untimed before the next one that is timed."""
+        if self._fully_timed:
+            self._fully_timed -= 1
+            return 0
+        return self._limits.timed_every - 1
+
+    def _account(self, runner: _Runner, spent_ns: int) -> None:
+        limits = self._limits
+        runner.timed_calls += 1
+        runner.timed_ns += spent_ns
+        if spent_ns < limits.slow_seconds * 1e9:
+            return
+        self._fully_timed = _FULLY_TIMED_EVENTS
+        self._until_timed = 0
+        runner.slow_calls += 1
+        calls, slow = runner.timed_calls, runner.slow_calls
+        if slow == 1:
+            text = f"slow: a call took {spent_ns / 1e6:.0f} ms"
+            self._report("slow", runner, text, None, slow)
+        if slow >= limits.slow_calls and slow * 10 >= calls:
+            self._switch_off(runner, f"{slow} of {calls} timed calls were slow")
+
+    def _switch_off(self, runner: _Runner, because: str) -> None:
+        if runner.off_because is None:
+            runner.off_because = because
+            self._report("switched_off", runner, f"switched off: {because}", None, 1)
+            self._plan()
+
+    def _report(
+        self,
+        kind: ReportKind,
+        runner: _Runner,
+        message: str,
+        problem: BaseException | None,
+        count: int,
+    ) -> None:
+        where = None if problem is None else place_of(problem, runner.signature)
+        self._on_report(Report(kind, runner.identity.id, message, where, count))
+
+    def _plan(self) -> None:
+        """Work out, for each kind of event, whom it goes to. Changes the table in place."""
+        self._plans.clear()
+        for raw_type, (name, make) in MAKERS.items():
+            by_origin = {
+                origin: tuple(r for r in self._runners if r.wants(name, origin))
+                for origin in ("host", "container")
+            }
+            host, container = by_origin["host"], by_origin["container"]
+            if host or container:
+                same = host == container
+                self._plans[raw_type] = (make, host, host if same else container)
+
+    # ----------------------------------------------------------------------------- whole findings
+
+    def _deliver(
+        self, runner: _Runner, event: TaskEvent | Signal, found: list[dict[str, Any]]
+    ) -> None:
+        runner.findings += len(found)
+        process: dict[str, Any] | None = None
+        lineage: list[dict[str, Any]] = []
+        if isinstance(event, TaskEvent):
+            time = event.time
+            about = event.to_dict()
+            try:
+                ancestry = self._view.data_source.lineage(
+                    event.process_entity_id, time, max_depth=LINEAGE_DEPTH
+                )
+                lineage = [info.to_dict() for info in ancestry]
+                process = lineage[0] if lineage else None
+            except DataNotFound:
+                pass
+        else:
+            time = event.time if event.time is not None else self._last_time or 0
+            about = {"time": time, "name": _SIGNAL_NAMES[type(event)]}
+            about |= {k: v for k, v in msgspec.structs.asdict(event).items() if k != "time"}
+        for data in found:
+            self._on_finding(Detection(time, runner.identity, about, process, lineage, data))
+
+    def _remember_time(self, events: Sequence[Event]) -> None:
+        for raw in reversed(events):
+            time: int | None = getattr(raw, "time", None)
+            if time is not None:
+                moment = self._view.tree.boot_time + time
+                self._last_time = max(moment, self._last_time or moment)
+                return
+
+
+_CALLERS: Final = frozenset({Engine.dispatch.__code__, Engine._guarded.__code__})
+_COLLECTORS: Final = frozenset({Engine._collect.__code__, plain.__code__, describe.__code__})
+_SIGNAL_NAMES: Final[dict[type, str]] = {
+    EndOfSource: "end_of_source",
+    LossSignal: "loss",
+    Tick: "tick",
+}

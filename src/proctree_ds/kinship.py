@@ -1,0 +1,147 @@
+"""Parents, heirs and children as of an instant, worked out from what the tree recorded.
+
+Nothing is written when a process dies: who its children belong to afterwards follows from the
+exits along the way, so late events need no repair. Where an exit names no reaper, the rule is
+the kernel's own (find_new_reaper, kernel/exit.c): the nearest living ancestor with the
+child-subreaper flag in the same pid namespace, else that namespace's init.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Final
+
+from proctree_ds.census import Census
+from proctree_ds.model import Task, entity_id
+from proctree_ds.process import Process
+
+__all__ = ["ANCESTORS_LIMIT", "children_at", "heir_of", "parent_at"]
+
+ANCESTORS_LIMIT: Final = 65_536
+"""No walk along parents or heirs goes further: a guard against hostile input."""
+
+
+_Question = Generator["_Question", Process | None, Process | None]
+"""A walk that may ask another one first. Walks nest as deep as a chain of deaths is long, so they
+are run on an explicit stack and not on Python's."""
+
+
+def parent_at(census: Census, node: Process, time: int) -> Process | None:
+    """The parent as of `time`: the original one, or who took over. None where it is unknown.
+
+    O(heirs one after the other), which is 1 for a process that was never orphaned.
+    """
+    parent = node.parent
+    if node.parents is None and (parent is None or parent.ended > time):
+        return parent
+    return _run(_parent(census, node, time))
+
+
+def heir_of(census: Census, node: Process) -> Process | None:
+    """Who took over the children of `node` when it died; None if that cannot be told."""
+    return _named_heir(census, node) or _run(_computed_heir(census, node))
+
+
+def _run(question: _Question) -> Process | None:
+    stack = [question]
+    answer: Process | None = None
+    while stack:
+        try:
+            stack.append(stack[-1].send(answer))
+            answer = None
+        except StopIteration as done:
+            stack.pop()
+            answer = done.value
+    return answer
+
+
+def _parent(census: Census, node: Process, time: int) -> _Question:
+    parent = node.parent
+    for since, named in node.parents or ():
+        if since > time:
+            break
+        parent = named
+    for _ in range(ANCESTORS_LIMIT):
+        if parent is None or parent.ended > time:
+            return parent
+        heir = _named_heir(census, parent)
+        if heir is None:
+            heir = yield _computed_heir(census, parent)
+        if heir is None or heir is parent:
+            return None
+        parent = heir
+    return None
+
+
+def _named_heir(census: Census, node: Process) -> Process | None:
+    named = node.exit.reaper if node.exit is not None else None
+    if named is None:
+        return None
+    reaper = named_process(census, named, node.ended)
+    return reaper if reaper is not node else None
+
+
+def named_process(census: Census, ref: Task, time: int) -> Process | None:
+    """The process in memory that `ref` names, as of `time` where it gives no start."""
+    if ref.start_time is None:
+        found = census.holder_at(ref.tid, time)
+    else:
+        found = census.holder(ref.tid, ref.start_time)
+        if found is None:
+            found = census.shadows.get(entity_id(ref.start_time, ref.tid))
+    return found if isinstance(found, Process) else None
+
+
+def _computed_heir(census: Census, node: Process) -> _Question:
+    end = node.ended
+    namespace = _pid_namespace(node, end)
+    ancestor = yield _parent(census, node, end)
+    for _ in range(ANCESTORS_LIMIT):
+        if ancestor is None or _pid_namespace(ancestor, end) not in (namespace, None):
+            break
+        if ancestor.is_subreaper_at(end) or ancestor.ns_pid == 1 or ancestor.tid == 1:
+            return ancestor
+        ancestor = yield _parent(census, ancestor, end)
+    return _init_of(census, namespace, end)
+
+
+def _init_of(census: Census, namespace: int | None, time: int) -> Process | None:
+    host = census.holder_at(1, time)
+    host = host if isinstance(host, Process) else None
+    if namespace is None or (host is not None and _pid_namespace(host, time) in (namespace, None)):
+        return host
+    for node in census.inits.values():
+        if node.start <= time < node.ended and _pid_namespace(node, time) == namespace:
+            return node
+    return None
+
+
+def _pid_namespace(node: Process, time: int) -> int | None:
+    namespaces = node.state_at(time).context.namespaces
+    return namespaces.pid if namespaces is not None else None
+
+
+def children_at(census: Census, node: Process, time: int) -> Iterator[Process]:
+    """The living children of `node` as of `time`, adopted ones included, in no order.
+
+    O(children in memory, its own and those of the processes that left it theirs).
+    """
+    if node.ended <= time:
+        return
+    seen: set[int] = set()
+    todo = [node]
+    estates = {id(node)}
+    while todo:
+        owner = todo.pop()
+        for child_id in owner.children or ():
+            child = census.processes.get(child_id) or census.shadows.get(child_id)
+            if child is None or child_id in seen or not child.start <= time < child.ended:
+                continue
+            if parent_at(census, child, time) is node:
+                seen.add(child_id)
+                yield child
+        for estate_id in (*(owner.estates or ()), *census.intestate):
+            estate = census.processes.get(estate_id) or census.shadows.get(estate_id)
+            if estate is not None and estate.ended <= time and id(estate) not in estates:
+                estates.add(id(estate))
+                todo.append(estate)

@@ -1,0 +1,201 @@
+"""What the tree keeps of one process and of one thread, and how one is read as of an instant.
+
+Only `tree.py` and its rooms change these records. References point one way, from child to parent
+and from newer to older, so that nothing here ever needs the garbage collector.
+
+A child holds `born_of`, the state that its parent had when it made the child. It is at once what
+the child inherited and what the lineage shows of that ancestor, and it outlives the parent's own
+changelog.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from proctree_ds.changelog import Gap, Version, version_at
+from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, State, Task
+
+__all__ = ["CLOCK_TICK_NS", "Process", "Thread"]
+
+CLOCK_TICK_NS: Final = 10_000_000
+"""/proc gives start times in ticks of 1/100 s (USER_HZ), rounded down."""
+
+class Process(msgspec.Struct, gc=False, eq=False):
+    """A process, which is also its leader thread. Times are boot-clock ns."""
+
+    entity_id: int
+    tid: int
+    start: int
+    parent: Process | None = None
+    """The original parent; None where it is unknown."""
+    born_of: State = UNKNOWN_STATE
+    """What the process that it was copied from was at `start`."""
+    base: State = UNKNOWN_STATE
+    """What it was from `start` until its first version."""
+    fork: Fork | None = None
+    ns_pid: int | None = None
+    latest: Version | None = None
+    """The last version; None while it is what it was at its start."""
+    versions: list[Version] | None = None
+    """Every version, `latest` included, once there are two."""
+    ended: int = NEVER
+    exit: Exit | None = None
+    """The exit that ended the process; None while it lives, or where the end is only inferred."""
+    pins: int = 0
+    """Children in memory that live or have living descendants: while there are any, it stays."""
+    children: set[int] | None = None
+    """Ids of processes in memory that are its children, or were copied from it."""
+    threads: set[int] | None = None
+    """Ids of its threads in memory, other than the leader."""
+    living_threads: int = 0
+    """How many threads other than the leader live."""
+    older: Process | Thread | None = None
+    """The holder of the same tid before this one."""
+    last_branch: int = -1
+    """When it last made a child or a thread: an event before that is late for them."""
+    ties: int = 0
+    """How many of the versions that its origin made at exactly `start` came before the fork."""
+    copied_from: Process | None = None
+    """The creator's process where that is not the parent (CLONE_PARENT)."""
+    creator: Thread | None = None
+    """The thread that called clone, where that was not a leader."""
+    leader_exits: list[Exit] | None = None
+    """Ends of the leader thread that did not end the process, or not for certain."""
+    parents: list[tuple[int, Process]] | None = None
+    """Parents that events named later on, where they differ from the one before."""
+    subreaper: list[tuple[int, bool]] | None = None
+    estates: set[int] | None = None
+    """Ids of exited processes whose children it took over."""
+    heir: Process | None = None
+    """The process in whose `estates` this one stands."""
+    gaps: list[Gap] | None = None
+    horizon: int = -1
+    """Nothing before this instant is known: an eviction took it."""
+    dropped_children: int = 0
+    used: bool = False
+    queued: bool = False
+    evicted: bool = False
+    has_no_parent: bool = False
+    """The kernel itself started it: its parent is the idle task, pid 0."""
+    approximate: bool = False
+    """The start is a /proc tick, not the exact time."""
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether any event was about it, or whether it is only known as somebody's parent."""
+        return (
+            self.fork is not None
+            or self.latest is not None
+            or self.exit is not None
+            or self.leader_exits is not None
+            or self.ns_pid is not None
+        )
+
+    @property
+    def is_root(self) -> bool:
+        """Whether lineages end here because there is nothing above."""
+        return self.has_no_parent or (self.parent is None and self.tid == 1)
+
+    @property
+    def task(self) -> Task:
+        return Task(self.tid, self.start)
+
+    def state_at(self, time: int) -> State:
+        """The state as of `time`. O(log versions)."""
+        latest = self.latest
+        if latest is None:
+            return self.base
+        if latest.time <= time:
+            return latest.state
+        version = self.version_at(time)
+        return self.base if version is None else version.state
+
+    def version_at(self, time: int) -> Version | None:
+        """The version that holds at `time`; None before the first."""
+        return version_at(self.latest, self.versions, time)
+
+    @property
+    def log(self) -> list[Version]:
+        """Every version, in order of time."""
+        if self.versions is not None:
+            return self.versions
+        return [] if self.latest is None else [self.latest]
+
+    def is_subreaper_at(self, time: int) -> bool:
+        """Whether the child-subreaper flag was set as of `time` (prctl(2))."""
+        flag = False
+        for since, value in self.subreaper or ():
+            if since > time:
+                break
+            flag = value
+        return flag
+
+    def leader_end_at(self, time: int) -> int | None:
+        """When the leader thread had ended, as of `time`; None while it lives.
+
+        An exec by another thread takes the leader's tid and start over, and so revives it
+        (de_thread, fs/exec.c).
+        """
+        if self.ended <= time:
+            if self.leader_exits and not self._revived_after(self.leader_exits[-1].time, time):
+                return self.leader_exits[-1].time
+            return self.ended
+        for leader_exit in reversed(self.leader_exits or ()):
+            if leader_exit.time <= time:
+                revived = self._revived_after(leader_exit.time, time)
+                return None if revived else leader_exit.time
+        return None
+
+    def _revived_after(self, since: int, until: int) -> bool:
+        return any(v.is_exec and since <= v.time <= until for v in self.log)
+
+
+class Thread(msgspec.Struct, gc=False, eq=False):
+    """A thread that is not its process's leader."""
+
+    entity_id: int
+    tid: int
+    start: int
+    process: Process
+    base: State = UNKNOWN_STATE
+    fork: Fork | None = None
+    ns_tid: int | None = None
+    latest: Version | None = None
+    versions: list[Version] | None = None
+    ended: int = NEVER
+    exit: Exit | None = None
+    older: Process | Thread | None = None
+    creator: Thread | None = None
+    ties: int = 0
+    gaps: list[Gap] | None = None
+    used: bool = False
+    queued: bool = False
+    approximate: bool = False
+
+    def state_at(self, time: int) -> State:
+        """The state as of `time`. O(log versions)."""
+        version = self.version_at(time)
+        return self.base if version is None else version.state
+
+    def version_at(self, time: int) -> Version | None:
+        """The version that holds at `time`; None before the first."""
+        return version_at(self.latest, self.versions, time)
+
+    @property
+    def log(self) -> list[Version]:
+        """Every version, in order of time."""
+        if self.versions is not None:
+            return self.versions
+        return [] if self.latest is None else [self.latest]
+
+    @property
+    def last_sign_of_life(self) -> int:
+        """The time of the latest event that showed it alive."""
+        return max(self.start, self.latest.time if self.latest else -1)
+
+    @property
+    def end(self) -> int:
+        """When it ended; a process takes its threads with it."""
+        return min(self.ended, self.process.ended)

@@ -1,0 +1,252 @@
+"""Finds signatures and loads them; what cannot be loaded is kept as a value, and the rest runs.
+
+A directory's `*.py` files are read in order of their names, those whose name begins with `_` left
+out. Each is a module of its own under a private name: nothing is added to the import path, so a
+file can import what is installed, but not its neighbours. Every class in it that derives from
+`Signature` is made, without arguments, except those whose name begins with `_` (bases that others
+in the file derive from).
+
+Run by root, a signature is root's code. So a directory or a file that anybody else could have
+written, or could swap for another, is refused: it must belong to root, and so must everything on
+the way to it, with no write permission for group or others. A sticky directory such as /tmp may
+stand on the way. What was checked is what is run: the file is opened first, then looked at, read
+and compiled, and no byte code cache is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import pkgutil
+import stat
+import sys
+import traceback
+from collections.abc import Iterable
+from itertools import count
+from pathlib import Path
+from types import ModuleType
+from typing import Final
+
+import msgspec
+
+from proctree_ds.errors import ConfigurationError, SignatureError
+from proctree_ds.signature import EventSelector, Signature, SignatureMetadata
+
+__all__ = ["LoadFailure", "Registry", "load_signatures"]
+
+FILE_BYTES: Final = 4 * 1024 * 1024
+"""A signature file larger than this is refused."""
+
+_BUILTIN_PACKAGE: Final = "proctree_ds.signatures"
+_PRIVATE_NAME: Final = "_proctree_signature_file"
+_numbers = count(1)
+
+
+class LoadFailure(msgspec.Struct, frozen=True):
+    """A file, or a signature in it, that was left out, and why.
+
+    `reason` is the last line of the traceback where there is one; `line` the line of the file
+    that it came through.
+    """
+
+    path: str
+    reason: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = self.path if self.line is None else f"{self.path}:{self.line}"
+        return f"{place}: {self.reason}"
+
+
+class Registry:
+    """The signatures that could be loaded (`signatures`), and what could not (`failures`)."""
+
+    def __init__(self) -> None:
+        self.signatures: list[Signature] = []
+        self.failures: list[LoadFailure] = []
+        self._files: dict[str, str] = {}
+
+    def load_builtin(self) -> None:
+        """Load the signatures that come with the library."""
+        package = importlib.import_module(_BUILTIN_PACKAGE)
+        for found in pkgutil.iter_modules(package.__path__):
+            if found.name.startswith("_"):
+                continue
+            path = str(Path(package.__path__[0]) / f"{found.name}.py")
+            try:
+                module = importlib.import_module(f"{_BUILTIN_PACKAGE}.{found.name}")
+            except Exception as error:  # noqa: BLE001 - kept as a value
+                self.failures.append(_failure(path, error))
+            else:
+                self._take(module, path)
+
+    def load_directory(self, directory: str | os.PathLike[str]) -> None:
+        """Load every signature file of `directory`.
+
+        Raises `ConfigurationError` when there is no such directory, when it cannot be read, or
+        when, run by root, somebody else could write to it.
+        """
+        try:
+            root = Path(directory).resolve(strict=True)
+            names = sorted(entry.name for entry in root.iterdir())
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise ConfigurationError(
+                f"signatures cannot be read from {os.fspath(directory)}: {why}; "
+                "name a directory that holds *.py files"
+            ) from error
+        danger = _danger(root)
+        if danger is not None:
+            raise ConfigurationError(f"signatures are not loaded from {root}: {danger}")
+        for name in names:
+            if name.endswith(".py") and not name.startswith(("_", ".")):
+                self._load_file(root / name)
+
+    def _load_file(self, path: Path) -> None:
+        try:
+            source = _read(path)
+        except (OSError, SignatureError) as error:
+            self.failures.append(LoadFailure(str(path), str(error)))
+            return
+        name = f"{_PRIVATE_NAME}_{next(_numbers)}_{path.stem}"
+        module = ModuleType(name)
+        module.__file__ = str(path)
+        sys.modules[name] = module
+        try:
+            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a file may raise anything, SystemExit too
+            del sys.modules[name]
+            self.failures.append(_failure(str(path), error))
+        else:
+            self._take(module, str(path))
+
+    def _take(self, module: ModuleType, path: str) -> None:
+        """Make the signatures that `module` defines."""
+        classes = [
+            value
+            for name, value in vars(module).items()
+            if isinstance(value, type)
+            and issubclass(value, Signature)
+            and value.__module__ == module.__name__
+            and not name.startswith("_")
+            and not inspect.isabstract(value)
+        ]
+        if not classes:
+            self.failures.append(
+                LoadFailure(
+                    path,
+                    "there is no subclass of Signature in it; begin the file's name with _ "
+                    "if it is not meant to hold any",
+                )
+            )
+        for made in dict.fromkeys(classes):
+            try:
+                signature = made()
+                _check(signature)
+                first = self._files.get(signature.metadata.id)
+                if first is not None:
+                    raise SignatureError(
+                        f"{made.__name__}: the id {signature.metadata.id!r} is taken "
+                        f"by a signature in {first}"
+                    )
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # noqa: BLE001 - kept as a value
+                self.failures.append(_failure(path, error))
+            else:
+                self._files[signature.metadata.id] = path
+                self.signatures.append(signature)
+
+
+def _check(signature: Signature) -> None:
+    """Raise `SignatureError`, saying what to add, unless `signature` is complete."""
+    name = type(signature).__name__
+    metadata = getattr(signature, "metadata", None)
+    if not isinstance(metadata, SignatureMetadata):
+        raise SignatureError(
+            f"{name} has no metadata; add: metadata = SignatureMetadata(id=..., version=..., "
+            "name=..., description=..., severity=...), or begin the name of the class with _ "
+            "if it is only a base of others"
+        )
+    selectors = getattr(signature, "selectors", None)
+    if not isinstance(selectors, tuple | list) or not all(
+        isinstance(selector, EventSelector) for selector in selectors
+    ):
+        raise SignatureError(
+            f'{name} has no selectors; add: selectors = (EventSelector(event="exec"),)'
+        )
+    is_heard = type(signature).on_signal is not Signature.on_signal
+    if type(signature).on_event is Signature.on_event and not is_heard:
+        raise SignatureError(f"{name} does nothing; add: def on_event(self, event)")
+    if not selectors and not is_heard:
+        raise SignatureError(
+            f'{name} selects nothing; add: selectors = (EventSelector(event="exec"),)'
+        )
+
+
+def _failure(path: str, error: BaseException) -> LoadFailure:
+    if type(error) is SignatureError:
+        return LoadFailure(path, str(error))
+    reason = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError) and error.filename == path:
+        return LoadFailure(path, reason, error.lineno)
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    return LoadFailure(path, reason, lines[-1] if lines else None)
+
+
+def _read(path: Path) -> bytes:
+    """The file's content, once it is sure that, run by root, nobody else could have written it."""
+    # Without O_NONBLOCK, a named pipe would wait for a writer for ever.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        facts = os.fstat(file.fileno())
+        if not stat.S_ISREG(facts.st_mode):
+            raise SignatureError("not a regular file")
+        if facts.st_size > FILE_BYTES:
+            raise SignatureError(f"{facts.st_size} bytes; the limit is {FILE_BYTES}")
+        target = path.resolve()
+        danger = _writable_by_others(str(target), facts)
+        if danger is None and target.parent != path.parent:
+            danger = _danger(target.parent)
+        if danger is not None:
+            raise SignatureError(f"not loaded: {danger}")
+        return file.read(FILE_BYTES + 1)
+
+
+def _danger(directory: Path) -> str | None:
+    """Who else than root could change what `directory` holds, and the remedy. None if nobody."""
+    problem = _writable_by_others(str(directory), directory.stat())
+    for parent in directory.parents if problem is None else ():
+        problem = problem or _writable_by_others(str(parent), parent.stat(), sticky_will_do=True)
+    return problem
+
+
+def _writable_by_others(
+    path: str, facts: os.stat_result, *, sticky_will_do: bool = False
+) -> str | None:
+    if os.geteuid() != 0:
+        return None
+    if facts.st_uid != 0:
+        return (
+            f"running as root, and {path} belongs to user {facts.st_uid}, who could change it; "
+            f"chown root {path}"
+        )
+    shared = facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if shared and not (sticky_will_do and facts.st_mode & stat.S_ISVTX):
+        return f"running as root, and others can write to {path}; chmod go-w {path}"
+    return None
+
+
+def load_signatures(
+    directories: Iterable[str | os.PathLike[str]] = (), *, builtin: bool = True
+) -> Registry:
+    """The built-in signatures, unless `builtin` is false, and those of `directories`."""
+    registry = Registry()
+    if builtin:
+        registry.load_builtin()
+    for directory in directories:
+        registry.load_directory(directory)
+    return registry

@@ -1,0 +1,1 @@
+"""Signatures that come with the library, one technique a file."""
