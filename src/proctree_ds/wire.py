@@ -13,14 +13,13 @@ import os
 from collections.abc import Callable
 from mmap import mmap
 from struct import Struct
-from struct import error as StructError
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from proctree_ds.containers import container_id
 from proctree_ds.model import (
-    UNKNOWN_CONTEXT,
     Capabilities,
     Context,
+    Event,
     Exec,
     Exit,
     FileInfo,
@@ -87,6 +86,21 @@ EXEC_RECORD: Final = Struct(f"{_HEADER}{_IDENTITY}16s{CONTEXT.size}s6I{PLACES.si
 EXIT_RECORD: Final = Struct(f"{_HEADER}{_IDENTITY}16sII")
 CGROUP_RECORD: Final = Struct(f"{_HEADER}QII")
 
+_FORK_BYTES: Final = FORK_RECORD.size
+_EXEC_BYTES: Final = EXEC_RECORD.size
+_EXIT_BYTES: Final = EXIT_RECORD.size
+
+# Parts of pt_context and pt_file that are read on their own.
+_WORD: Final = Struct("=I")
+_CAPABILITIES: Final = Struct("=5Q")
+_CAPABILITIES_AT: Final = slice(24, 64)
+_CGROUP_ID: Final = Struct("=Q")
+_CGROUP_ID_AT: Final = 80
+_NAMESPACES: Final = Struct("=8I")
+_NAMESPACES_AT: Final = slice(88, 120)
+_PATH_LENGTH: Final = Struct("=I")
+_PATH_LENGTH_AT: Final = 52
+
 _unpack_task: Final = TASK.unpack
 _unpack_fork: Final = FORK_RECORD.unpack_from
 _unpack_exec: Final = EXEC_RECORD.unpack_from
@@ -121,6 +135,12 @@ class _Shared(dict[bytes, V]):
             self.emptied += 1
         value = self[raw] = self._make(raw)
         return value
+
+
+def first_word(kind: int, version: int = VERSION) -> int:
+    """The first four bytes of a record, as a number in host byte order."""
+    (word,) = _WORD.unpack(Struct("=HH").pack(kind, version))
+    return int(word)
 
 
 def tty_name(major: int, minor: int) -> str | None:
@@ -208,10 +228,287 @@ class Decoder:
         self._namespaces = _Shared(_namespaces, limit)
         self._cgroups: dict[int, tuple[str | None, str | None]] = {}
         self._cgroup_limit = limit
-        word = VERSION << 16
-        self.decoders: Final = {
-            word | FORK: self.fork,
-            word | EXEC: self.exec,
-            word | EXIT: self.exit,
-            word | CGROUP: self.cgroup,
+        self.decoders: Final[dict[int, Callable[[Buffer, int, int], Event | None]]] = {
+            first_word(FORK): self.fork,
+            first_word(EXEC): self.exec,
+            first_word(EXIT): self.exit,
+            first_word(SNAPSHOT): self.snapshot,
+            first_word(CGROUP): self.cgroup,
         }
+
+    def decode(self, buffer: Buffer, offset: int, length: int) -> Event | None:
+        """The event of the one record at `offset`; None for a record that tells no event."""
+        if length < HEADER.size or offset + length > len(buffer):
+            return self.unknown(buffer, offset, length)
+        (word,) = _WORD.unpack_from(buffer, offset)
+        return self.decoders.get(word, self.unknown)(buffer, offset, length)
+
+    def pictures(self, stream: Buffer) -> list[Snapshot]:
+        """The snapshots in what the task iterator wrote: records one after the other."""
+        snapshots = []
+        offset = 0
+        while offset < len(stream):
+            length = len(stream) - offset
+            if length >= EXEC_RECORD.size:
+                lengths = _unpack_exec(stream, offset)[12:17]
+                length = EXEC_RECORD.size + sum(lengths)
+            event = self.decode(stream, offset, length)
+            if not isinstance(event, Snapshot):
+                break  # where the next record begins is not known any more
+            snapshots.append(event)
+            offset += length
+        return snapshots
+
+    # ------------------------------------------------------------------------- one kind each
+
+    def unknown(self, buffer: Buffer, offset: int, length: int) -> None:
+        """A record that cannot be read: counted."""
+        self.malformed += 1
+
+    def fork(self, buffer: Buffer, offset: int, length: int) -> Fork | None:
+        """sched_process_fork."""
+        if length != _FORK_BYTES:
+            return self.unknown(buffer, offset, length)
+        _, _, _, time, task, leader, parent, ns_tid, ns_pid, creator, comm, context = _unpack_fork(
+            buffer, offset
+        )
+        tasks = self._tasks
+        child = tasks[task]
+        if child is None:
+            return self.unknown(buffer, offset, length)
+        return Fork(
+            time,
+            child,
+            tasks[parent],
+            None if leader == task else tasks[leader],
+            None if creator == parent else tasks[creator],
+            ns_tid,
+            ns_pid,
+            self._comms[comm],
+            self._contexts[context],
+        )
+
+    def exit(self, buffer: Buffer, offset: int, length: int) -> Exit | None:
+        """sched_process_exit. The status is that of wait(2)."""
+        if length != _EXIT_BYTES:
+            return self.unknown(buffer, offset, length)
+        _, _, flags, time, task, leader, parent, _, _, reaper, status, _ = _unpack_exit(
+            buffer, offset
+        )
+        tasks = self._tasks
+        ended = tasks.pop(task, None) or _task(task)
+        if ended is None:
+            return self.unknown(buffer, offset, length)
+        signal = status & 0x7F
+        return Exit(
+            time,
+            ended,
+            None if leader == task else tasks[leader],
+            tasks[parent],
+            None if signal else status >> 8 & 0xFF,
+            signal or None,
+            status & 0x80 != 0,
+            flags & _GROUP_EXIT != 0,
+            tasks[reaper],
+        )
+
+    def exec(self, buffer: Buffer, offset: int, length: int) -> Exec | None:
+        """sched_process_exec: the whole state of the process as it begins its new image."""
+        if length < _EXEC_BYTES:
+            return self.unknown(buffer, offset, length)
+        (
+            _, _, flags, time, task, _, parent, ns_tid, ns_pid, comm, context, old_tid,
+            paths_length, script_length, cgroup_length, argv_length, env_length, places,
+        ) = _unpack_exec(buffer, offset)  # fmt: skip
+        paths_at = offset + _EXEC_BYTES
+        script_at = paths_at + paths_length
+        argv_at = script_at + script_length + cgroup_length
+        env_at = argv_at + argv_length
+        end = env_at + env_length
+        process = self._tasks[task]
+        if end != offset + length or process is None:
+            return self.unknown(buffer, offset, length)
+        executable, interpreter, cwd, root = self._places[places + buffer[paths_at:script_at]]
+        script = None
+        if flags & _HAS_SCRIPT:
+            interpreter = executable
+            script = _absolute(_comm(buffer[script_at : script_at + script_length]), cwd, root)
+        if flags & _CUT_ANY:
+            self._count_cuts(flags)
+        return Exec(
+            time,
+            process,
+            State(
+                self._comms[comm],
+                Image(
+                    executable,
+                    interpreter,
+                    script,
+                    _argv(buffer[argv_at:env_at]) if flags & _HAS_ARGV else None,
+                    flags & _CUT_ARGV != 0,
+                    self._envs[buffer[env_at:end]] if flags & _HAS_ENV else None,
+                    flags & _CUT_ENV != 0,
+                    time,
+                ),
+                cwd,
+                root,
+                self._contexts[context],
+            ),
+            self._tasks[parent],
+            None if old_tid == process.tid else old_tid,
+            ns_tid,
+            ns_pid,
+        )
+
+    def snapshot(self, buffer: Buffer, offset: int, length: int) -> Snapshot | None:
+        """A task that the iterator met. `given` holds what the kernel could tell."""
+        if length < _EXEC_BYTES:
+            return self.unknown(buffer, offset, length)
+        (
+            _, _, flags, time, raw_task, leader, parent, ns_tid, ns_pid, comm, context, _,
+            paths_length, script_length, cgroup_length, argv_length, env_length, places,
+        ) = _unpack_exec(buffer, offset)  # fmt: skip
+        paths_at = offset + _EXEC_BYTES
+        cgroup_at = paths_at + paths_length + script_length
+        argv_at = cgroup_at + cgroup_length
+        env_at = argv_at + argv_length
+        end = env_at + env_length
+        task = self._tasks[raw_task]
+        if end != offset + length or task is None:
+            return self.unknown(buffer, offset, length)
+        if not flags & _CUT_CGROUP:
+            self._learn_cgroup(_CGROUP_ID.unpack_from(context, _CGROUP_ID_AT)[0],
+                               buffer[cgroup_at:argv_at])
+        if flags & _CUT_ANY:
+            self._count_cuts(flags)
+        executable, interpreter, cwd, root = self._places[
+            places + buffer[paths_at : paths_at + paths_length]
+        ]
+        given: Given = {"comm": self._comms[comm], "context": self._contexts[context]}
+        if cwd is not None:
+            given["cwd"] = cwd
+        if root is not None:
+            given["root"] = root
+        if flags & _KERNEL_THREAD:
+            given.update(executable=None, interpreter=None, argv=())
+        elif executable is not None:
+            given["executable"] = executable
+            if interpreter is not None:
+                given["interpreter"] = interpreter
+        if flags & _HAS_ARGV:
+            given["argv"] = _argv(buffer[argv_at:env_at])
+            given["argv_truncated"] = flags & _CUT_ARGV != 0
+        if flags & _HAS_ENV:
+            given["env"] = self._envs[buffer[env_at:end]]
+            given["env_truncated"] = flags & _CUT_ENV != 0
+        return Snapshot(
+            time,
+            task,
+            given,
+            None if leader == raw_task else self._tasks[leader],
+            self._tasks[parent],
+            None,
+            ns_tid,
+            ns_pid,
+            flags & _SUBREAPER != 0,
+        )
+
+    def cgroup(self, buffer: Buffer, offset: int, length: int) -> None:
+        """The path of a cgroup id, sent before the first event that names the id."""
+        if length < CGROUP_RECORD.size:
+            return self.unknown(buffer, offset, length)
+        _, _, flags, _, cgroup_id, path_length, _ = CGROUP_RECORD.unpack_from(buffer, offset)
+        path_at = offset + CGROUP_RECORD.size
+        if path_at + path_length != offset + length:
+            return self.unknown(buffer, offset, length)
+        if flags & _CUT_ANY:
+            self._count_cuts(flags)
+        else:
+            self._learn_cgroup(cgroup_id, buffer[path_at : path_at + path_length])
+        return None
+
+    # ------------------------------------------------------------------------ what is shared
+
+    def _count_cuts(self, flags: int) -> None:
+        for bit, name in enumerate(CUT_NAMES):
+            if flags >> bit & 1:
+                self.truncated[name] += 1
+
+    def _learn_cgroup(self, cgroup_id: int, raw: bytes) -> None:
+        path = self._paths[raw]
+        known = self._cgroups.get(cgroup_id)
+        if known is not None and known[0] == path:
+            return
+        if len(self._cgroups) >= self._cgroup_limit:
+            self._cgroups.clear()
+        self._cgroups[cgroup_id] = path, container_id(path)
+        self._contexts.clear()  # one of them may have been made before its path was known
+
+    def _context(self, raw: bytes) -> Context:
+        (
+            uid, euid, suid, gid, egid, sgid, _, _, _, _, _,
+            session_id, process_group, tty, login_uid, cgroup_id, *_,
+        ) = CONTEXT.unpack(raw)  # fmt: skip
+        cgroup, container = self._cgroups.get(cgroup_id, (None, None))
+        return Context(
+            uid=uid,
+            euid=euid,
+            suid=suid,
+            gid=gid,
+            egid=egid,
+            sgid=sgid,
+            capabilities=self._capabilities[raw[_CAPABILITIES_AT]],
+            session_id=session_id,
+            process_group=process_group,
+            tty=tty_name(tty >> 20, tty & 0xFFFFF),
+            login_uid=None if login_uid == _NO_ID else login_uid,
+            cgroup=cgroup,
+            cgroup_id=cgroup_id or None,
+            container_id=container,
+            namespaces=self._namespaces[raw[_NAMESPACES_AT]],
+        )
+
+    def _place(self, raw: bytes) -> Places:
+        executable, interpreter, cwd_length, root_length, flags, _ = PLACES.unpack_from(raw)
+        at = PLACES.size
+        files = []
+        for file in executable, interpreter:
+            end = at + _PATH_LENGTH.unpack_from(file, _PATH_LENGTH_AT)[0]
+            files.append(self._files[file + raw[at:end]])
+            at = end
+        if not flags & _PLACES_KNOWN:
+            return files[0], files[1], None, None
+        cwd = None if flags & _PLACES_CWD_CUT else self._paths[raw[at : at + cwd_length]]
+        at += cwd_length
+        root = None if flags & _PLACES_ROOT_CUT else self._paths[raw[at : at + root_length]]
+        return files[0], files[1], cwd, root
+
+    def _file(self, raw: bytes) -> FileInfo | None:
+        (
+            inode, size, ctime, mtime, device, mode, owner, link_count, flags, _,
+        ) = FILE.unpack_from(raw)  # fmt: skip
+        if not flags & _FILE_PRESENT:
+            return None
+        path = _path(raw[FILE.size :])
+        if flags & _FILE_MEMFD:
+            path += " (deleted)"  # as simple_dname() gives it, fs/d_path.c
+        cut = flags & _FILE_CUT != 0
+        return FileInfo(
+            path=path.removeprefix("/") if cut else path,
+            path_truncated=cut,
+            device=os.makedev(device >> 20, device & 0xFFFFF),
+            inode=inode,
+            mode=mode,
+            owner=owner,
+            size=size,
+            ctime=ctime,
+            mtime=mtime,
+            link_count=link_count,
+            is_memfd=flags & _FILE_MEMFD != 0,
+            is_deleted=flags & _FILE_DELETED != 0,
+            on_upper_layer=None if flags & _FILE_LAYER_UNKNOWN else flags & _FILE_UPPER != 0,
+        )
+
+
+def _namespaces(raw: bytes) -> Namespaces:
+    return Namespaces(*(inode or None for inode in _NAMESPACES.unpack(raw)))
