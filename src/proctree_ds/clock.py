@@ -76,12 +76,15 @@ def to_epoch_ns(value: object) -> int:
         raise InvalidTime(
             f"{value!r} is a float, which cannot hold ns since the epoch: give an int"
         )
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise InvalidTime(
-            f"{value!r} is not an instant: give epoch ns, an aware datetime, "
-            "a numpy.datetime64 or a pandas.Timestamp"
-        )
-    return operator.index(value)  # an int of another type: an IntEnum, numpy.int64
+    try:
+        if not isinstance(value, bool):
+            return operator.index(value)  # type: ignore[arg-type]  # an IntEnum, a numpy.int64
+    except TypeError:
+        pass
+    raise InvalidTime(
+        f"{value!r:.80} is not an instant: give epoch ns, an aware datetime, "
+        "a numpy.datetime64 or a pandas.Timestamp"
+    )
 
 
 def _from_datetime(value: datetime) -> int:
@@ -175,8 +178,10 @@ def parse_time(text: str, *, start: int | None, now: int) -> int:
 def _parse_iso(text: str) -> int:
     # datetime keeps six digits of a second; the rest is added by hand.
     fraction = _FRACTION.search(text)
+    whole = _FRACTION.sub(r"\1", text, count=1)
     try:
-        parsed = datetime.fromisoformat(_FRACTION.sub(r"\1", text, count=1))
+        # A fraction that is left is one of a minute, which datetime takes for one of a second.
+        parsed = datetime.fromisoformat(whole if "." not in whole and "," not in whole else "")
     except ValueError:
         raise InvalidTime(
             f"{text!r} is not a time: write epoch ns, 2026-03-01T12:00:00Z, -5m or +2s"
