@@ -286,6 +286,7 @@ class Census:
     def _drop_shadow(self, node: Process) -> None:
         if self.shadows.pop(node.entity_id, None) is not None:
             self._leave_estate(node)
+            self.intestate |= node.estates or set()
 
     def _leave_estate(self, node: Process) -> None:
         heir = node.heir

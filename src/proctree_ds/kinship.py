@@ -15,7 +15,7 @@ from proctree_ds.census import Census
 from proctree_ds.model import Task, entity_id
 from proctree_ds.process import Process
 
-__all__ = ["ANCESTORS_LIMIT", "children_at", "heir_of", "parent_at"]
+__all__ = ["ANCESTORS_LIMIT", "children_at", "named_process", "parent_at"]
 
 ANCESTORS_LIMIT: Final = 65_536
 """No walk along parents or heirs goes further: a guard against hostile input."""
@@ -37,11 +37,6 @@ def parent_at(census: Census, node: Process, time: int) -> Process | None:
     return _run(_parent(census, node, time))
 
 
-def heir_of(census: Census, node: Process) -> Process | None:
-    """Who took over the children of `node` when it died; None if that cannot be told."""
-    return _named_heir(census, node) or _run(_computed_heir(census, node))
-
-
 def _run(question: _Question) -> Process | None:
     stack = [question]
     answer: Process | None = None
@@ -60,25 +55,40 @@ def _parent(census: Census, node: Process, time: int) -> _Question:
     for since, named in node.parents or ():
         if since > time:
             break
-        parent = named
+        parent = named_process(census, named, since) or _stranger(named)
     for _ in range(ANCESTORS_LIMIT):
         if parent is None or parent.ended > time:
             return parent
         heir = _named_heir(census, parent)
         if heir is None:
-            heir = yield _computed_heir(census, parent)
+            heir = (yield _computed_heir(census, parent)) or _stranger(_reaper(parent))
         if heir is None or heir is parent:
             return None
         parent = heir
     return None
 
 
+def _reaper(node: Process) -> Task | None:
+    return node.exit.reaper if node.exit is not None else None
+
+
+def _stranger(ref: Task | None) -> Process | None:
+    """A process that is not in memory, by what its name alone says."""
+    if ref is None or ref.start_time is None:
+        return None
+    return Process(entity_id(ref.start_time, ref.tid), ref.tid, ref.start_time)
+
+
 def _named_heir(census: Census, node: Process) -> Process | None:
-    named = node.exit.reaper if node.exit is not None else None
+    """The heir that the exit names, unless the tree has never heard of it."""
+    named = _reaper(node)
     if named is None:
         return None
-    reaper = named_process(census, named, node.ended)
-    return reaper if reaper is not node else None
+    heir = named_process(census, named, node.ended)
+    if heir is None and named.start_time is not None:
+        if census.was_evicted(entity_id(named.start_time, named.tid)):
+            heir = _stranger(named)
+    return heir if heir is not node else None
 
 
 def named_process(census: Census, ref: Task, time: int) -> Process | None:

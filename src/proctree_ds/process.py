@@ -63,7 +63,7 @@ class Process(msgspec.Struct, gc=False, eq=False):
     """The thread that called clone, where that was not a leader."""
     leader_exits: list[Exit] | None = None
     """Ends of the leader thread that did not end the process, or not for certain."""
-    parents: list[tuple[int, Process]] | None = None
+    parents: list[tuple[int, Task]] | None = None
     """Parents that events named later on, where they differ from the one before."""
     subreaper: list[tuple[int, bool]] | None = None
     estates: set[int] | None = None

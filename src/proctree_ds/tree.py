@@ -20,7 +20,7 @@ from proctree_ds.census import Census
 from proctree_ds.changelog import Version, before, insert, rebuild, thin
 from proctree_ds.changelog import VERSIONS_LIMIT
 from proctree_ds.invariants import check_census
-from proctree_ds.kinship import heir_of
+from proctree_ds.kinship import named_process
 from proctree_ds.model import (
     NEVER,
     UNKNOWN_STATE,
@@ -73,6 +73,9 @@ class ProcessTree:
         self.dropped_versions = 0
         self._aliases: dict[int, int] = {}
         self._pid_only: dict[int, set[int]] = {}
+        """Children whose parent was named by pid alone, by that pid."""
+        self._awaited: dict[Task, list[int]] = {}
+        """Tasks whose creator is not known yet, by that creator."""
         self._processes = self.census.processes
         self._by_tid = self.census.by_tid
         self._shadows = self.census.shadows
@@ -165,7 +168,7 @@ class ProcessTree:
         else:
             self._learn_fork(event)
             return
-        if entity in self._shadows or tid in self._pid_only:
+        if entity in self._shadows or tid in self._pid_only or task in self._awaited:
             self._learn_fork(event)
             return
 
@@ -295,7 +298,7 @@ class ProcessTree:
         if process is None:
             return None
         if process.entity_id not in self._processes:
-            self._revive_shadow(process)
+            self._enter(process)
         return self._admit_thread(task, process)
 
     def _admit(self, task: Task) -> Process:
@@ -310,22 +313,20 @@ class ProcessTree:
         self._enter(node)
         return node
 
-    def _revive_shadow(self, node: Process) -> None:
-        self._enter(node)
-
     def _enter(self, node: Process) -> None:
         """Put a process among those in memory, and end the holders of its tid before it."""
         self._shadows.pop(node.entity_id, None)
         node.evicted = False
         self._processes[node.entity_id] = node
         self._enlist(node)
+        if self._awaited:
+            self._awaited_came(node.task)
         for child_id in self._pid_only.get(node.tid, ()):
             child = self._processes.get(child_id)
             if child is not None and node.start <= child.start:
                 known = child.parent
                 if known is None or known.start < node.start:
-                    self.census.set_parent(child, node)
-                    self._reinherit(child)
+                    self._adopt(child, node)
         if len(self._processes) > self._process_cache:
             self.census.evict_surplus(node.start)
 
@@ -342,6 +343,8 @@ class ProcessTree:
             process.last_branch = start
         self._enlist(thread)
         self.census.evict_surplus_threads()
+        if self._awaited:
+            self._awaited_came(task)
         return thread
 
     def _enlist(self, node: Process | Thread) -> None:
@@ -419,25 +422,35 @@ class ProcessTree:
         if event.ns_pid is not None:
             self._learn_ns_pid(node, event.ns_pid)
         parent = self._parent_of(node, event.parent)
-        creator = self._creator_of(event, parent)
+        self.census.set_parent(node, parent)
+        if node.parents:
+            node.parents = _distinct(parent.task if parent is not None else None, node.parents)
+        if parent is not None and parent.ended != NEVER:
+            self._bequeath(parent)
+        self._link_creator(node, event)
+
+    def _link_creator(self, node: Process | Thread, event: Fork) -> None:
+        """Find whom `node` was copied from: its parent, or whoever called clone."""
+        creator = self._creator_of(node, event)
         if isinstance(creator, Thread):
             node.creator = creator
             creator = creator.process
-        if creator is not None and creator is not parent and creator.start <= node.start:
-            node.copied_from = creator
-            if creator.children is None:
-                creator.children = set()
-            creator.children.add(node.entity_id)
-        self.census.set_parent(node, parent)
-        if node.parents:
-            node.parents = _distinct_parents(parent, node.parents)
-        origin = node.copied_from or parent
-        if origin is not None:
-            if node.start > origin.last_branch:
-                origin.last_branch = node.start
+        origin: Process | None
+        if isinstance(node, Thread):
+            origin = node.process
+            node.ties = _ties(node.creator or origin, node.start)
+        else:
+            if creator is not None and creator is not node.parent and creator is not node:
+                node.copied_from = creator
+                if creator.children is None:
+                    creator.children = set()
+                creator.children.add(node.entity_id)
+            origin = node.copied_from or node.parent
+            if origin is None:
+                return
             node.ties = _ties(origin, node.start)
-            if parent is not None and parent.ended != NEVER:
-                self._bequeath(parent)
+        if node.start > origin.last_branch:
+            origin.last_branch = node.start
         self._reinherit(node)
 
     def _parent_of(self, node: Process, ref: Task | None) -> Process | None:
@@ -458,14 +471,24 @@ class ProcessTree:
             ancestor = ancestor.parent
         return parent
 
-    def _creator_of(self, event: Fork, parent: Process | None) -> Process | Thread | None:
+    def _creator_of(self, node: Process | Thread, event: Fork) -> Process | Thread | None:
+        """Who called clone, None where that is the parent; one not known yet is waited for."""
         ref = event.creator
-        if ref is None or ref == event.parent:
-            return parent
-        if ref.start_time is None:
-            return parent
-        known = self.census.holder(ref.tid, ref.start_time)
-        return known if known is not None else parent
+        if ref is None or ref == event.parent or ref.start_time is None:
+            return None
+        if ref.start_time > node.start:
+            self.faults["creator_younger_than_child"] += 1
+            return None
+        creator = self.census.holder(ref.tid, ref.start_time)
+        if creator is None and len(self._awaited) < self._process_cache:
+            self._awaited.setdefault(ref, []).append(node.entity_id)
+        return creator
+
+    def _awaited_came(self, task: Task) -> None:
+        for entity in self._awaited.pop(task, ()):
+            node = self._processes.get(entity) or self.census.threads.get(entity)
+            if node is not None and node.fork is not None:
+                self._link_creator(node, node.fork)
 
     def _learn_thread(self, event: Fork) -> None:
         assert event.leader is not None
@@ -478,11 +501,8 @@ class ProcessTree:
             return
         thread.fork = event
         thread.ns_tid = event.ns_tid if event.ns_tid is not None else thread.ns_tid
-        creator = self._creator_of(event, None)
-        thread.creator = creator if isinstance(creator, Thread) else None
+        self._link_creator(thread, event)
         process = thread.process
-        thread.ties = _ties(thread.creator or process, thread.start)
-        self._reinherit(thread)
         if process.ended != NEVER or _last_exec(process) >= thread.start:
             self._settle(process)
 
@@ -589,33 +609,35 @@ class ProcessTree:
         if ref is None or ref.tid == 0:
             node.has_no_parent = node.has_no_parent or ref is not None
             return
-        parent = self._parent_of_later(node, ref, time)
-        if parent is None:
+        original = node.parent.task if node.parent is not None else None
+        if ref.start_time is None:
+            if original is None:
+                self._adopt(node, self._parent_of(node, ref))
+            return
+        if ref == node.task:
+            self.faults["cycle"] += 1
             return
         if node.fork is not None:
-            if parent is not node.parent or node.parents:
-                statements = [*(node.parents or ()), (time, parent)]
-                node.parents = _distinct_parents(node.parent, statements)
+            if ref != original or node.parents:
+                node.parents = _distinct(original, [*(node.parents or ()), (time, ref)])
             return
-        statements = _distinct_parents(None, [*(node.parents or ()), (time, parent)]) or []
+        statements = _distinct(None, [*(node.parents or ()), (time, ref)])
+        assert statements is not None
         node.parents = statements
-        original = statements[0][1]
-        if original.start > node.start:
-            return
-        if original is not node.parent:
-            self.census.set_parent(node, original)
-            if node.start > original.last_branch:
-                original.last_branch = node.start
-            node.ties = _ties(original, node.start)
-            if original.ended != NEVER:
-                self._bequeath(original)
-            self._reinherit(node)
+        if statements[0][1] != original:
+            self._adopt(node, self._parent_of(node, statements[0][1]))
 
-    def _parent_of_later(self, node: Process, ref: Task, time: int) -> Process | None:
-        if node.fork is None and not node.parents:
-            return self._parent_of(node, ref)
-        parent = self._referred(ref, max(time, node.start))
-        return None if parent is node else parent
+    def _adopt(self, node: Process, parent: Process | None) -> None:
+        """Take `parent` for the original parent of a process whose fork was not seen."""
+        if parent is None:
+            return
+        self.census.set_parent(node, parent)
+        if node.start > parent.last_branch:
+            parent.last_branch = node.start
+        node.ties = _ties(parent, node.start)
+        if parent.ended != NEVER:
+            self._bequeath(parent)
+        self._reinherit(node)
 
     # ------------------------------------------------------------------------------- exits
 
@@ -634,15 +656,17 @@ class ProcessTree:
         if node is None:
             return
         self._learn_parent(node, event.time, event.parent)
+        if self._learn_leader_exit(node, event):
+            self._settle(node)
+
+    def _learn_leader_exit(self, node: Process, event: Exit) -> bool:
         exits = node.leader_exits = node.leader_exits or []
-        if node.exit is not None and node.exit not in exits and node.exit.task == event.task:
-            exits.append(node.exit)
         if event in exits:
-            return
+            return False
         exits.append(event)
         exits.sort(key=lambda leader_exit: leader_exit.time)
         del exits[1 : max(1, len(exits) - PARENTS_LIMIT)]
-        self._settle(node)
+        return True
 
     def _end_thread(self, thread: Thread, event: Exit) -> None:
         known = thread.exit
@@ -684,6 +708,8 @@ class ProcessTree:
 
     def _settle(self, node: Process) -> None:
         """Work out anew when the threads of a process ended, and when it did. O(its threads)."""
+        if node.exit is not None and node.exit.task.tid == node.tid:
+            self._learn_leader_exit(node, node.exit)
         threads = [self.census.threads[i] for i in node.threads or ()]
         execs = [version.time for version in node.log if version.is_exec]
         node.living_threads = 0
@@ -776,8 +802,8 @@ class ProcessTree:
         if node.exit is None or node.exit.reaper is None:
             census.intestate.add(node.entity_id)
             return
-        heir = heir_of(census, node)
-        if heir is None or heir.tid != node.exit.reaper.tid:
+        heir = named_process(census, node.exit.reaper, node.ended)
+        if heir is None or heir is node:
             census.intestate.add(node.entity_id)
             return
         census.intestate.discard(node.entity_id)
@@ -912,13 +938,13 @@ def _last_exec(node: Process) -> int:
     return max((version.time for version in node.log if version.is_exec), default=-1)
 
 
-def _distinct_parents(
-    original: Process | None, statements: list[tuple[int, Process]]
-) -> list[tuple[int, Process]] | None:
+def _distinct(
+    original: Task | None, statements: list[tuple[int, Task]]
+) -> list[tuple[int, Task]] | None:
     """The statements in order of time, without those that name the same parent again."""
-    distinct: list[tuple[int, Process]] = []
+    distinct: list[tuple[int, Task]] = []
     for time, parent in sorted(statements, key=lambda statement: statement[0]):
-        if parent is not (distinct[-1][1] if distinct else original):
+        if parent != (distinct[-1][1] if distinct else original):
             distinct.append((time, parent))
     if len(distinct) > PARENTS_LIMIT:
         del distinct[1 : len(distinct) - PARENTS_LIMIT + 1]
