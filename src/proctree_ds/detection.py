@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +15,8 @@ __all__ = ["LINEAGE_DEPTH", "Detection", "SignatureIdentity", "describe", "plain
 
 LINEAGE_DEPTH: Final = 64
 """Ancestors that a detection carries at most."""
+
+_BYTES: Final = (bytes, bytearray, memoryview)
 
 
 class SignatureIdentity(msgspec.Struct, frozen=True):
@@ -45,28 +47,36 @@ class Detection(msgspec.Struct, frozen=True):
 
 
 def plain(data: object) -> dict[str, Any]:
-    """`data` as plain JSON values. Raises for what JSON cannot hold."""
+    """`data` as plain JSON values. Raises `SignatureError` for what JSON cannot hold.
+
+    Sets become lists, and what has a `to_dict()` (an answer of the data source) what that gives.
+    """
     if not isinstance(data, dict):
         raise SignatureError(f"Finding.data must be a dict, not {type_name(data)}")
     try:
-        plain: dict[str, Any] = msgspec.to_builtins(data, str_keys=True, enc_hook=describe)
-        try:
-            msgspec.json.encode(plain)
-        except UnicodeEncodeError:
-            json.dumps(plain)
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        return {str(key): describe(value) for key, value in data.items()}
+    except (TypeError, ValueError, RecursionError) as error:
         raise SignatureError(f"Finding.data is not JSON: {error}") from None
-    return plain
 
 
 def describe(value: object) -> object:
+    """`value` as plain JSON values. Raises TypeError where there is no such form."""
+    if value is None or isinstance(value, str | int | float):
+        return value
     to_dict = getattr(value, "to_dict", None)
     if to_dict is not None:
-        return to_dict()
-    if isinstance(value, Sequence):
-        return list(value)
-    raise TypeError(f"{type_name(value)} has no JSON form")
+        value = to_dict()
+    if isinstance(value, dict):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, AbstractSet | Sequence) and not isinstance(value, _BYTES):
+        return [describe(item) for item in value]
+    return msgspec.to_builtins(value, enc_hook=_refuse)
 
 
 def type_name(value: object) -> str:
+    """How a message calls what `value` is."""
     return f"a value of type {type(value).__name__}"
+
+
+def _refuse(value: object) -> object:
+    raise TypeError(f"{type_name(value)} has no JSON form")

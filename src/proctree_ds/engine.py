@@ -158,7 +158,7 @@ class Engine:
             )
         for runner in self._runners:
             context = SignatureContext(runner.identity.id, self._sources)
-            self._watchdog.limit_seconds = self._limits.init_seconds
+            self._watchdog.set_limit(self._limits.init_seconds)
             problem = self._guarded(runner, runner.signature.init, context, None)
             if problem is not None:
                 self._report("init", runner, f"init failed: {message_of(problem)}", problem, 1)
@@ -167,7 +167,7 @@ class Engine:
                 runner.is_open = True
                 runner.on_event = runner.signature.on_event
                 runner.off_because = None
-        self._watchdog.limit_seconds = self._limits.call_seconds
+        self._watchdog.set_limit(self._limits.call_seconds)
         self._plan()
 
     def dispatch(self, events: Sequence[Event]) -> None:
@@ -175,6 +175,48 @@ class Engine:
 
         Costs one look-up for an event that nobody selects. A `Loss` becomes a `LossSignal`.
         """
+        self._watchdog.enter()
+        try:
+            self._dispatch(events)
+        finally:
+            self._watchdog.is_at_work = False
+        self._remember_time(events)
+
+    def signal(self, signal: Signal) -> None:
+        """Pass a signal to every signature that is on. Findings are taken as from an event."""
+        if isinstance(signal, EndOfSource) and signal.time is None:
+            signal = EndOfSource(self._last_time)
+        for runner in self._runners:
+            if runner.off_because is not None:
+                continue
+            found: list[dict[str, Any]] = []
+            problem = self._guarded(runner, runner.signature.on_signal, signal, found)
+            if problem is not None:
+                self._failed(runner, problem)
+            if found:
+                self._deliver(runner, signal, found)
+
+    def close(self) -> None:
+        """Close the signatures and stop watching. Twice is fine."""
+        for runner in self._runners:
+            if runner.is_open:
+                runner.is_open = False
+                problem = self._guarded(runner, runner.signature.close, None, None)
+                if problem is not None:
+                    self._report(
+                        "close", runner, f"close failed: {message_of(problem)}", problem, 1
+                    )
+                runner.off_because = runner.off_because or "closed"
+        self._plan()
+        self._watchdog.stop()
+
+    def statistics(self) -> dict[str, SignatureStatistics]:
+        """What each signature did so far, by signature id."""
+        return {runner.identity.id: runner.statistics() for runner in self._runners}
+
+    # ------------------------------------------------------------------------------ the apartness
+
+    def _dispatch(self, events: Sequence[Event]) -> None:
         plans = self._plans
         watchdog = self._watchdog
         view = self._view
@@ -215,41 +257,6 @@ class Engine:
                     problem = None  # its traceback holds this frame
                 if found:
                     self._deliver(runner, event, found)
-        self._remember_time(events)
-
-    def signal(self, signal: Signal) -> None:
-        """Pass a signal to every signature that is on. Findings are taken as from an event."""
-        if isinstance(signal, EndOfSource) and signal.time is None:
-            signal = EndOfSource(self._last_time)
-        for runner in self._runners:
-            if runner.off_because is not None:
-                continue
-            found: list[dict[str, Any]] = []
-            problem = self._guarded(runner, runner.signature.on_signal, signal, found)
-            if problem is not None:
-                self._failed(runner, problem)
-            if found:
-                self._deliver(runner, signal, found)
-
-    def close(self) -> None:
-        """Close the signatures and stop watching. Twice is fine."""
-        for runner in self._runners:
-            if runner.is_open:
-                runner.is_open = False
-                problem = self._guarded(runner, runner.signature.close, None, None)
-                if problem is not None:
-                    self._report(
-                        "close", runner, f"close failed: {message_of(problem)}", problem, 1
-                    )
-                runner.off_because = runner.off_because or "closed"
-        self._plan()
-        self._watchdog.stop()
-
-    def statistics(self) -> dict[str, SignatureStatistics]:
-        """What each signature did so far, by signature id."""
-        return {runner.identity.id: runner.statistics() for runner in self._runners}
-
-    # ------------------------------------------------------------------------------ the apartness
 
     def _guarded(
         self,
@@ -260,8 +267,11 @@ class Engine:
     ) -> BaseException | None:
         """Call a signature's method, watched. What it raised, or None; `found` takes findings."""
         arguments: tuple[object, ...] = () if argument is None else (argument,)
-        self._watchdog.subject = object()
-        self._watchdog.running = runner
+        watchdog = self._watchdog
+        was_at_work = watchdog.is_at_work
+        watchdog.enter()
+        watchdog.subject = object()
+        watchdog.running = runner
         try:
             result = call(*arguments)
             if found is not None and result is not None:
@@ -269,7 +279,8 @@ class Engine:
         except BaseException as error:  # noqa: BLE001 - a signature may raise anything
             return error
         finally:
-            self._watchdog.running = None
+            watchdog.running = None
+            watchdog.is_at_work = was_at_work
         return None
 
     def _collect(self, result: object, found: list[dict[str, Any]]) -> None:
@@ -397,7 +408,7 @@ class Engine:
                 return
 
 
-_CALLERS: Final = frozenset({Engine.dispatch.__code__, Engine._guarded.__code__})
+_CALLERS: Final = frozenset({Engine._dispatch.__code__, Engine._guarded.__code__})
 _COLLECTORS: Final = frozenset({Engine._collect.__code__, plain.__code__, describe.__code__})
 _SIGNAL_NAMES: Final[dict[type, str]] = {
     EndOfSource: "end_of_source",

@@ -114,7 +114,8 @@ class Registry:
         module.__file__ = str(path)
         sys.modules[name] = module
         try:
-            exec(compile(source, str(path), "exec", dont_inherit=True), module.__dict__)
+            code = compile(source, str(path), "exec", dont_inherit=True)
+            exec(code, module.__dict__)  # noqa: S102 - what a loader is for
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a file may raise anything, SystemExit too

@@ -179,7 +179,7 @@ class TaskEvent(msgspec.Struct, gc=False, eq=False):
     def to_dict(self) -> dict[str, Any]:
         """The event as plain data that JSON can hold: what every event gives, then its own."""
         common = {name: getattr(self, name) for name in _COMMON}
-        return common | {name: msgspec.to_builtins(value) for name, value in self._own().items()}
+        return common | {name: _plain(value) for name, value in self._own().items()}
 
     def __repr__(self) -> str:
         return f"<{self.name} of tid {self.tid} at {self.time}>"
@@ -444,6 +444,10 @@ _NAMES: Final[dict[type, str]] = {
     ChangeEvent: "change",
     SnapshotEvent: "snapshot",
 }
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else msgspec.to_builtins(value)
 
 
 def _make_exec(raw: Exec, view: EventView) -> ExecEvent:
