@@ -512,7 +512,7 @@ def _certainty(
     inferred = []
     if node.fork is None and source == "inferred":
         inferred.append("attributes")
-    if node.approximate:
+    if node.rare.approximate:
         inferred.append("start_time")
     if isinstance(node, Process) and node.fork is None and node.parent is not None:
         inferred.append("original_parent_entity_id")

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Final
 
 from proctree_ds.model import NEVER, UNKNOWN_STATE
-from proctree_ds.process import Process, Thread
+from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
 __all__ = ["EVICTION_SHARE", "Census"]
 
@@ -138,7 +138,7 @@ class Census:
                 self.hold(node)
 
     def _disown(self, parent: Process, child: Process, kept: bool) -> None:
-        if parent.children is not None and child.copied_from is not parent:
+        if parent.children is not None and child.rare.copied_from is not parent:
             parent.children.discard(child.entity_id)
         if kept:
             parent.pins -= 1
@@ -247,7 +247,7 @@ class Census:
                 parent.pins -= 1
                 if not parent.pins and parent.ended != NEVER:
                     self.release(parent)
-        if node.children is not None or node.threads is not None or node.copied_from is not None:
+        if node.children is not None or node.threads is not None or node.rare is not NO_RARITIES:
             self._evict_family(node)
 
     def _evict_family(self, node: Process) -> None:
@@ -257,8 +257,8 @@ class Census:
             self.evicted_threads += 1
             self._leave_tid(thread)
             self.forgotten.add(thread_id)
-        if node.copied_from is not None and node.copied_from.children is not None:
-            node.copied_from.children.discard(node.entity_id)
+        if node.rare.copied_from is not None and node.rare.copied_from.children is not None:
+            node.rare.copied_from.children.discard(node.entity_id)
         if node.children:
             self._become_shadow(node)
         else:
@@ -275,24 +275,22 @@ class Census:
         return entity in self.forgotten or entity in self._forgotten_before
 
     def _become_shadow(self, node: Process) -> None:
-        node.horizon = self.horizon
-        node.parent = node.copied_from = node.creator = node.fork = None
-        node.versions = node.latest = node.threads = node.leader_exits = node.parents = node.gaps = None
-        node.subreaper = node.ns_pid = None
-        node.living_threads = 0
+        node.parent = node.fork = node.latest = node.versions = node.threads = node.ns_pid = None
+        node.rare = Rare(horizon=self.horizon, heir=node.rare.heir, estates=node.rare.estates)
         node.born_of = node.base = UNKNOWN_STATE
         self.shadows[node.entity_id] = node
 
     def _drop_shadow(self, node: Process) -> None:
         if self.shadows.pop(node.entity_id, None) is not None:
             self._leave_estate(node)
-            self.intestate |= node.estates or set()
+            self.intestate |= node.rare.estates or set()
 
     def _leave_estate(self, node: Process) -> None:
-        heir = node.heir
-        if heir is not None and heir.estates is not None:
-            heir.estates.discard(node.entity_id)
-        node.heir = None
+        heir = node.rare.heir
+        if heir is not None and heir.rare.estates is not None:
+            heir.rare.estates.discard(node.entity_id)
+        if heir is not None:
+            node.extra.heir = None
         self.intestate.discard(node.entity_id)
 
     def _leave_tid(self, node: Process | Thread) -> None:

@@ -28,7 +28,7 @@ from proctree_ds.errors import (
     NotStartedYet,
 )
 from proctree_ds.model import State, merge
-from proctree_ds.process import Process, Thread
+from proctree_ds.process import NO_RARITIES, Process, Thread
 from proctree_ds.tree import ProcessTree
 
 __all__ = ["DataSource", "LineageKey", "PidKey", "ProcKey", "ThreadKey"]
@@ -135,7 +135,7 @@ class DataSource:
             state = latest.state
         else:
             state = node.state_at(at)
-        if node.ended < at or node.gaps is not None or at < node.horizon:
+        if node.ended < at or node.rare is not NO_RARITIES:
             return self._odd_process(node, at)
         return ProcessInfo(tree, node, state, at)
 
@@ -150,8 +150,8 @@ class DataSource:
             node = self._processes.get(entity_id) or self._find(entity_id, at)
         if at < node.start:
             raise self._not_started(node)
-        if isinstance(node, Process) and at < node.horizon:
-            raise self._beyond_horizon(node.horizon, f"thread {entity_id:#x}")
+        if isinstance(node, Process) and at < node.rare.horizon:
+            raise self._beyond_horizon(node.rare.horizon, f"thread {entity_id:#x}")
         node.used = True
         end = node.ended if isinstance(node, Process) else node.end
         return ThreadInfo(self.tree, node, node.state_at(min(at, end)), at)
@@ -179,7 +179,7 @@ class DataSource:
                 end = _end_of(node)
                 break
             start = node.start
-            if node.copied_from is None:
+            if node.rare.copied_from is None:
                 state = node.born_of
             else:
                 state = parent.state_at(start)
@@ -212,11 +212,11 @@ class DataSource:
     # ------------------------------------------------------------------ what is not plain
 
     def _odd_process(self, node: Process, at: int) -> ProcessInfo:
-        if at < node.horizon:
-            raise self._beyond_horizon(node.horizon, f"process {node.entity_id:#x}")
+        if at < node.rare.horizon:
+            raise self._beyond_horizon(node.rare.horizon, f"process {node.entity_id:#x}")
         state = node.state_at(min(at, node.ended))
         dropped: set[str] = set()
-        for gap in node.gaps or ():
+        for gap in node.rare.gaps or ():
             if gap.since <= at < gap.until:
                 if gap.images:
                     raise self._beyond_horizon(gap.until, f"process {node.entity_id:#x}")
@@ -259,7 +259,7 @@ class DataSource:
 def _end_of(node: Process) -> LineageEnd:
     if node.is_root:
         return "root"
-    return "evicted" if node.evicted or node.horizon >= 0 else "unknown_parent"
+    return "evicted" if node.evicted or node.rare.horizon >= 0 else "unknown_parent"
 
 
 def _without(state: State, names: set[str]) -> State:

@@ -46,7 +46,7 @@ def _check_family(census: Census, node: Process) -> None:
         assert ancestor.children is not None and node.entity_id in ancestor.children
     for child_id in node.children or ():
         child = census.processes.get(child_id) or census.shadows[child_id]
-        assert child.parent is node or child.copied_from is node
+        assert child.parent is node or child.rare.copied_from is node
     for thread_id in node.threads or ():
         assert census.threads[thread_id].process is node
 
@@ -55,7 +55,7 @@ def _check_life(census: Census, node: Process) -> None:
     if node.ended != NEVER and not node.pins:
         assert node.queued, f"{node.task} can never be evicted"
     living = sum(census.threads[i].ended == NEVER for i in node.threads or ())
-    assert node.living_threads == living
+    assert node.rare.living_threads == living
     _check_versions(node)
 
 
@@ -67,7 +67,7 @@ def _check_versions(node: Process | Thread) -> None:
     assert (log[-1] if log else None) is node.latest
     again: list[Version] = list(log)
     rebuild(again, node.base, 0)
-    if not node.gaps:
+    if not node.rare.gaps:
         assert [v.state for v in again] == [v.state for v in log]
 
 

@@ -32,7 +32,7 @@ def parent_at(census: Census, node: Process, time: int) -> Process | None:
     O(heirs one after the other), which is 1 for a process that was never orphaned.
     """
     parent = node.parent
-    if node.parents is None and (parent is None or parent.ended > time):
+    if node.rare.parents is None and (parent is None or parent.ended > time):
         return parent
     return _run(_parent(census, node, time))
 
@@ -52,7 +52,7 @@ def _run(question: _Question) -> Process | None:
 
 def _parent(census: Census, node: Process, time: int) -> _Question:
     parent = node.parent
-    for since, named in node.parents or ():
+    for since, named in node.rare.parents or ():
         if since > time:
             break
         parent = named_process(census, named, since) or _stranger(named)
@@ -150,7 +150,7 @@ def children_at(census: Census, node: Process, time: int) -> Iterator[Process]:
             if parent_at(census, child, time) is node:
                 seen.add(child_id)
                 yield child
-        for estate_id in (*(owner.estates or ()), *census.intestate):
+        for estate_id in (*(owner.rare.estates or ()), *census.intestate):
             estate = census.processes.get(estate_id) or census.shadows.get(estate_id)
             if estate is not None and estate.ended <= time and id(estate) not in estates:
                 estates.add(id(estate))

@@ -10,6 +10,7 @@ changelog.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -17,10 +18,45 @@ import msgspec
 from proctree_ds.changelog import Gap, Version, version_at
 from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, State, Task
 
-__all__ = ["CLOCK_TICK_NS", "Process", "Thread"]
+__all__ = ["CLOCK_TICK_NS", "NO_RARITIES", "Process", "Rare", "Thread"]
 
 CLOCK_TICK_NS: Final = 10_000_000
 """/proc gives start times in ticks of 1/100 s (USER_HZ), rounded down."""
+
+@dataclass(slots=True, eq=False)
+class Rare:
+    """What only few processes have, kept apart so that the others are small."""
+
+    living_threads: int = 0
+    """How many threads other than the leader live."""
+    ties: int = 0
+    """How many of the versions that its origin made at exactly `start` came before the fork."""
+    copied_from: Process | None = None
+    """The creator's process where that is not the parent (CLONE_PARENT)."""
+    creator: Thread | None = None
+    """The thread that called clone, where that was not a leader."""
+    leader_exits: list[Exit] | None = None
+    """Ends of the leader thread that did not end the process, or not for certain."""
+    parents: list[tuple[int, Task]] | None = None
+    """Parents that events named later on, where they differ from the one before."""
+    subreaper: list[tuple[int, bool]] | None = None
+    """When the child-subreaper flag was set and cleared."""
+    estates: set[int] | None = None
+    """Ids of exited processes whose children it took over."""
+    heir: Process | None = None
+    """The process in whose `estates` this one stands."""
+    gaps: list[Gap] | None = None
+    horizon: int = -1
+    """Nothing before this instant is known: an eviction took it."""
+    has_no_parent: bool = False
+    """The kernel itself started it: its parent is the idle task, pid 0."""
+    approximate: bool = False
+    """The start is a /proc tick, not the exact time."""
+
+
+NO_RARITIES: Final = Rare()
+"""Shared by all that have nothing rare. Never written to."""
+
 
 class Process(msgspec.Struct, gc=False, eq=False):
     """A process, which is also its leader thread. Times are boot-clock ns."""
@@ -49,38 +85,23 @@ class Process(msgspec.Struct, gc=False, eq=False):
     """Ids of processes in memory that are its children, or were copied from it."""
     threads: set[int] | None = None
     """Ids of its threads in memory, other than the leader."""
-    living_threads: int = 0
-    """How many threads other than the leader live."""
     older: Process | Thread | None = None
     """The holder of the same tid before this one."""
     last_branch: int = -1
     """When it last made a child or a thread: an event before that is late for them."""
-    ties: int = 0
-    """How many of the versions that its origin made at exactly `start` came before the fork."""
-    copied_from: Process | None = None
-    """The creator's process where that is not the parent (CLONE_PARENT)."""
-    creator: Thread | None = None
-    """The thread that called clone, where that was not a leader."""
-    leader_exits: list[Exit] | None = None
-    """Ends of the leader thread that did not end the process, or not for certain."""
-    parents: list[tuple[int, Task]] | None = None
-    """Parents that events named later on, where they differ from the one before."""
-    subreaper: list[tuple[int, bool]] | None = None
-    estates: set[int] | None = None
-    """Ids of exited processes whose children it took over."""
-    heir: Process | None = None
-    """The process in whose `estates` this one stands."""
-    gaps: list[Gap] | None = None
-    horizon: int = -1
-    """Nothing before this instant is known: an eviction took it."""
     dropped_children: int = 0
     used: bool = False
     queued: bool = False
     evicted: bool = False
-    has_no_parent: bool = False
-    """The kernel itself started it: its parent is the idle task, pid 0."""
-    approximate: bool = False
-    """The start is a /proc tick, not the exact time."""
+    rare: Rare = NO_RARITIES
+
+    @property
+    def extra(self) -> Rare:
+        """The place to note something rare, made on first use."""
+        rare = self.rare
+        if rare is NO_RARITIES:
+            rare = self.rare = Rare()
+        return rare
 
     @property
     def is_observed(self) -> bool:
@@ -89,14 +110,14 @@ class Process(msgspec.Struct, gc=False, eq=False):
             self.fork is not None
             or self.latest is not None
             or self.exit is not None
-            or self.leader_exits is not None
+            or self.rare.leader_exits is not None
             or self.ns_pid is not None
         )
 
     @property
     def is_root(self) -> bool:
         """Whether lineages end here because there is nothing above."""
-        return self.has_no_parent or (self.parent is None and self.tid == 1)
+        return self.rare.has_no_parent or (self.parent is None and self.tid == 1)
 
     @property
     def task(self) -> Task:
@@ -126,7 +147,7 @@ class Process(msgspec.Struct, gc=False, eq=False):
     def is_subreaper_at(self, time: int) -> bool:
         """Whether the child-subreaper flag was set as of `time` (prctl(2))."""
         flag = False
-        for since, value in self.subreaper or ():
+        for since, value in self.rare.subreaper or ():
             if since > time:
                 break
             flag = value
@@ -139,10 +160,10 @@ class Process(msgspec.Struct, gc=False, eq=False):
         (de_thread, fs/exec.c).
         """
         if self.ended <= time:
-            if self.leader_exits and not self._revived_after(self.leader_exits[-1].time, time):
-                return self.leader_exits[-1].time
+            if self.rare.leader_exits and not self._revived_after(self.rare.leader_exits[-1].time, time):
+                return self.rare.leader_exits[-1].time
             return self.ended
-        for leader_exit in reversed(self.leader_exits or ()):
+        for leader_exit in reversed(self.rare.leader_exits or ()):
             if leader_exit.time <= time:
                 revived = self._revived_after(leader_exit.time, time)
                 return None if revived else leader_exit.time
@@ -167,12 +188,17 @@ class Thread(msgspec.Struct, gc=False, eq=False):
     ended: int = NEVER
     exit: Exit | None = None
     older: Process | Thread | None = None
-    creator: Thread | None = None
-    ties: int = 0
-    gaps: list[Gap] | None = None
     used: bool = False
     queued: bool = False
-    approximate: bool = False
+    rare: Rare = NO_RARITIES
+
+    @property
+    def extra(self) -> Rare:
+        """The place to note something rare, made on first use."""
+        rare = self.rare
+        if rare is NO_RARITIES:
+            rare = self.rare = Rare()
+        return rare
 
     def state_at(self, time: int) -> State:
         """The state as of `time`. O(log versions)."""

@@ -309,7 +309,7 @@ class ProcessTree:
         if node is None:
             node = Process(entity, task.tid, start)
             if self.census.was_evicted(entity):
-                node.horizon = self.census.horizon
+                node.extra.horizon = self.census.horizon
         self._enter(node)
         return node
 
@@ -338,7 +338,7 @@ class ProcessTree:
         if process.threads is None:
             process.threads = set()
         process.threads.add(thread.entity_id)
-        process.living_threads += 1
+        process.extra.living_threads += 1
         if start > process.last_branch:
             process.last_branch = start
         self._enlist(thread)
@@ -382,7 +382,7 @@ class ProcessTree:
             return None
         if start == tick:
             return node
-        if node.approximate:
+        if node.rare.approximate:
             self._correct(node, start)
             return node
         return None
@@ -403,7 +403,7 @@ class ProcessTree:
             if siblings is not None and old in siblings:
                 siblings.discard(old)
                 siblings.add(new)
-        node.entity_id, node.start, node.approximate = new, start, False
+        node.entity_id, node.start, node.extra.approximate = new, start, False
 
     # ----------------------------------------------------------------------- forks, late or odd
 
@@ -423,8 +423,8 @@ class ProcessTree:
             self._learn_ns_pid(node, event.ns_pid)
         parent = self._parent_of(node, event.parent)
         self.census.set_parent(node, parent)
-        if node.parents:
-            node.parents = _distinct(parent.task if parent is not None else None, node.parents)
+        if node.rare.parents:
+            node.extra.parents = _distinct(parent.task if parent is not None else None, node.rare.parents)
         if parent is not None and parent.ended != NEVER:
             self._bequeath(parent)
         self._link_creator(node, event)
@@ -433,22 +433,22 @@ class ProcessTree:
         """Find whom `node` was copied from: its parent, or whoever called clone."""
         creator = self._creator_of(node, event)
         if isinstance(creator, Thread):
-            node.creator = creator
+            node.extra.creator = creator
             creator = creator.process
         origin: Process | None
         if isinstance(node, Thread):
             origin = node.process
-            node.ties = _ties(node.creator or origin, node.start)
+            _note_ties(node, node.rare.creator or origin)
         else:
             if creator is not None and creator is not node.parent and creator is not node:
-                node.copied_from = creator
+                node.extra.copied_from = creator
                 if creator.children is None:
                     creator.children = set()
                 creator.children.add(node.entity_id)
-            origin = node.copied_from or node.parent
+            origin = node.rare.copied_from or node.parent
             if origin is None:
                 return
-            node.ties = _ties(origin, node.start)
+            _note_ties(node, origin)
         if node.start > origin.last_branch:
             origin.last_branch = node.start
         self._reinherit(node)
@@ -456,7 +456,7 @@ class ProcessTree:
     def _parent_of(self, node: Process, ref: Task | None) -> Process | None:
         """The parent that an event names for `node`, unless that would close a cycle."""
         if ref is not None and ref.tid == 0:
-            node.has_no_parent = True
+            node.extra.has_no_parent = True
             return None
         parent = self._referred(ref, node.start)
         if ref is not None and ref.start_time is None:
@@ -516,7 +516,7 @@ class ProcessTree:
             self._learn_ns_pid(node, event.ns_pid)
         self._learn_parent(node, event.time, event.parent)
         if self._record(node, event.time, event.facts, "event") and (
-            node.threads is not None or node.leader_exits is not None or node.ended <= event.time
+            node.threads is not None or node.rare.leader_exits is not None or node.ended <= event.time
         ):
             self._settle(node)
 
@@ -550,11 +550,13 @@ class ProcessTree:
                 if ns_pid is not None:
                     self._learn_ns_pid(node, ns_pid)
                 self._learn_parent(node, event.time, event.parent)
-                self._learn_subreaper(node, event.time, event.subreaper)
+                if event.subreaper or node.rare.subreaper:
+                    self._learn_subreaper(node, event.time, event.subreaper)
         if node is None:
             return
         if event.origin == "procfs" and node.latest is None and node.fork is None:
-            node.approximate = node.start % CLOCK_TICK_NS == 0
+            if node.start % CLOCK_TICK_NS == 0:
+                node.extra.approximate = True
         self._record(node, event.time, event.given, event.origin)
         self._sign_of_life(node if isinstance(node, Process) else node.process, event.time)
 
@@ -562,7 +564,7 @@ class ProcessTree:
         self, node: Process | Thread, time: int, facts: State | Given, origin: Origin
     ) -> bool:
         """Put a version in its place and work out what follows. False if it was known."""
-        for gap in node.gaps or ():
+        for gap in node.rare.gaps or ():
             if gap.since <= time < gap.until:
                 self.faults["beyond_horizon"] += 1
                 return False
@@ -585,10 +587,9 @@ class ProcessTree:
         return True
 
     def _thin(self, node: Process | Thread) -> None:
-        if node.gaps is None:
-            node.gaps = []
+        gaps = node.extra.gaps = node.rare.gaps or []
         assert node.versions is not None
-        self.dropped_versions += thin(node.versions, node.gaps)
+        self.dropped_versions += thin(node.versions, gaps)
 
     def _learn_ns_pid(self, node: Process, ns_pid: int) -> None:
         node.ns_pid = ns_pid
@@ -596,9 +597,9 @@ class ProcessTree:
             self.census.inits[node.entity_id] = node
 
     def _learn_subreaper(self, node: Process, time: int, flag: bool | None) -> None:
-        if flag is None or (not flag and node.subreaper is None):
+        if flag is None:
             return
-        changes = node.subreaper = node.subreaper or []
+        changes = node.extra.subreaper = node.rare.subreaper or []
         if (time, flag) not in changes:
             changes.append((time, flag))
             changes.sort(key=lambda change: change[0])
@@ -607,7 +608,8 @@ class ProcessTree:
     def _learn_parent(self, node: Process, time: int, ref: Task | None) -> None:
         """A later event names the parent: the first such stands for a fork that was not seen."""
         if ref is None or ref.tid == 0:
-            node.has_no_parent = node.has_no_parent or ref is not None
+            if ref is not None:
+                node.extra.has_no_parent = True
             return
         original = node.parent.task if node.parent is not None else None
         if ref.start_time is None:
@@ -618,12 +620,12 @@ class ProcessTree:
             self.faults["cycle"] += 1
             return
         if node.fork is not None:
-            if ref != original or node.parents:
-                node.parents = _distinct(original, [*(node.parents or ()), (time, ref)])
+            if ref != original or node.rare.parents:
+                node.extra.parents = _distinct(original, [*(node.rare.parents or ()), (time, ref)])
             return
-        statements = _distinct(None, [*(node.parents or ()), (time, ref)])
+        statements = _distinct(None, [*(node.rare.parents or ()), (time, ref)])
         assert statements is not None
-        node.parents = statements
+        node.extra.parents = statements
         if statements[0][1] != original:
             self._adopt(node, self._parent_of(node, statements[0][1]))
 
@@ -634,7 +636,7 @@ class ProcessTree:
         self.census.set_parent(node, parent)
         if node.start > parent.last_branch:
             parent.last_branch = node.start
-        node.ties = _ties(parent, node.start)
+        _note_ties(node, parent)
         if parent.ended != NEVER:
             self._bequeath(parent)
         self._reinherit(node)
@@ -660,7 +662,7 @@ class ProcessTree:
             self._settle(node)
 
     def _learn_leader_exit(self, node: Process, event: Exit) -> bool:
-        exits = node.leader_exits = node.leader_exits or []
+        exits = node.extra.leader_exits = node.rare.leader_exits or []
         if event in exits:
             return False
         exits.append(event)
@@ -675,11 +677,11 @@ class ProcessTree:
         thread.exit = event
         process = thread.process
         if thread.ended == NEVER:
-            process.living_threads -= 1
+            process.extra.living_threads -= 1
         if event.time < thread.ended or known is not None:
             thread.ended = event.time
         self._queue_thread(thread)
-        if event.group_exit or (process.living_threads == 0 and process.leader_exits):
+        if event.group_exit or (process.rare.living_threads == 0 and process.rare.leader_exits):
             self._settle(process)
 
     def _queue_thread(self, thread: Thread) -> None:
@@ -700,7 +702,7 @@ class ProcessTree:
         if isinstance(node, Thread):
             if node.exit is None:
                 if node.ended == NEVER:
-                    node.process.living_threads -= 1
+                    node.process.extra.living_threads -= 1
                 node.ended = time
                 self._queue_thread(node)
         elif node.exit is None or node.exit.origin != "event":
@@ -712,23 +714,25 @@ class ProcessTree:
             self._learn_leader_exit(node, node.exit)
         threads = [self.census.threads[i] for i in node.threads or ()]
         execs = [version.time for version in node.log if version.is_exec]
-        node.living_threads = 0
+        living = 0
         for thread in threads:
             ended = min((time for time in execs if time > thread.start), default=NEVER)
             if thread.exit is not None:
                 ended = min(ended, thread.exit.time)
             thread.ended = min(ended, self._next_start(thread))
             if thread.ended == NEVER:
-                node.living_threads += 1
+                living += 1
             else:
                 self._queue_thread(thread)
+        if living != node.rare.living_threads:
+            node.extra.living_threads = living
         ending = self._ending(node, threads, execs)
         if ending is not None:
             end = ending.time
             if ending.origin == "event":
                 end = max(
                     [end]
-                    + [x.time for x in node.leader_exits or () if x.origin == "event"]
+                    + [x.time for x in node.rare.leader_exits or () if x.origin == "event"]
                     + [t.exit.time for t in threads if t.exit is not None]
                 )
             self._end(node, end, ending)
@@ -743,7 +747,7 @@ class ProcessTree:
 
     def _ending(self, node: Process, threads: list[Thread], execs: list[int]) -> Exit | None:
         """The exit that ended the process, None if nothing says that it did."""
-        exits = list(node.leader_exits or ())
+        exits = list(node.rare.leader_exits or ())
         if node.exit is not None and node.exit not in exits:
             exits.append(node.exit)
         exits.extend(t.exit for t in threads if t.exit is not None and t.exit not in exits)
@@ -751,8 +755,8 @@ class ProcessTree:
         final = [x for x in seen if x.group_exit]
         if final:
             return max(final, key=lambda x: x.time)
-        leader_exits = [x for x in node.leader_exits or () if x.origin == "event"]
-        if leader_exits and node.living_threads == 0:
+        leader_exits = [x for x in node.rare.leader_exits or () if x.origin == "event"]
+        if leader_exits and node.rare.living_threads == 0:
             leader_exit = leader_exits[-1]
             last = max([leader_exit, *(t.exit for t in threads if t.exit)], key=lambda x: x.time)
             others = leader_exit.group_exit is False or any(
@@ -796,9 +800,9 @@ class ProcessTree:
     def _bequeath(self, node: Process) -> None:
         """Note at the heir that the children of an exited process are its own now."""
         census = self.census
-        if node.heir is not None and node.heir.estates is not None:
-            node.heir.estates.discard(node.entity_id)
-            node.heir = None
+        if node.rare.heir is not None and node.rare.heir.rare.estates is not None:
+            node.rare.heir.rare.estates.discard(node.entity_id)
+            node.extra.heir = None
         if node.exit is None or node.exit.reaper is None:
             census.intestate.add(node.entity_id)
             return
@@ -807,10 +811,9 @@ class ProcessTree:
             census.intestate.add(node.entity_id)
             return
         census.intestate.discard(node.entity_id)
-        node.heir = heir
-        if heir.estates is None:
-            heir.estates = set()
-        heir.estates.add(node.entity_id)
+        node.extra.heir = heir
+        estates = heir.extra.estates = heir.rare.estates or set()
+        estates.add(node.entity_id)
 
     # ------------------------------------------------------------- what follows from late facts
 
@@ -840,21 +843,21 @@ class ProcessTree:
         for child_id in process.children or ():
             child = self._processes.get(child_id)
             if child is not None and child.start >= since:
-                if creator is None or child.creator is creator:
+                if creator is None or child.rare.creator is creator:
                     yield child
         for thread_id in process.threads or ():
             thread = self.census.threads[thread_id]
             if thread.start >= since and thread is not origin:
-                if creator is None or thread.creator is creator:
+                if creator is None or thread.rare.creator is creator:
                     yield thread
 
     def _refresh(self, node: Process | Thread) -> bool:
         """Recompute the state at birth and every version after it. True if anything changed."""
         changed = False
         if isinstance(node, Process):
-            origin = node.copied_from or node.parent
-            if origin is not None and not origin.evicted and node.start >= origin.horizon:
-                born_of = _state_before(origin, node.start, node.ties)
+            origin = node.rare.copied_from or node.parent
+            if origin is not None and not origin.evicted and node.start >= origin.rare.horizon:
+                born_of = _state_before(origin, node.start, node.rare.ties)
                 changed = born_of is not node.born_of and born_of != node.born_of
                 node.born_of = born_of
         versions = node.log
@@ -912,9 +915,9 @@ def _base_of(node: Process | Thread, versions: list[Version]) -> State:
     if isinstance(node, Process):
         base = node.born_of
     else:
-        base = _state_before(node.process, node.start, 0 if node.creator else node.ties)
-    if node.creator is not None:
-        creator = _state_before(node.creator, node.start, node.ties)
+        base = _state_before(node.process, node.start, 0 if node.rare.creator else node.rare.ties)
+    if node.rare.creator is not None:
+        creator = _state_before(node.rare.creator, node.start, node.rare.ties)
         base = State(creator.comm, base.image, base.cwd, base.root, creator.context)
     if fork is not None:
         base = _overlay(base, fork.comm, fork.context)
@@ -930,8 +933,10 @@ def _state_before(origin: Process | Thread, start: int, ties: int) -> State:
     return versions[index - 1].state if index else origin.base
 
 
-def _ties(origin: Process | Thread, start: int) -> int:
-    return sum(version.time == start for version in origin.log)
+def _note_ties(node: Process | Thread, origin: Process | Thread) -> None:
+    ties = sum(version.time == node.start for version in origin.log)
+    if ties != node.rare.ties:
+        node.extra.ties = ties
 
 
 def _last_exec(node: Process) -> int:
