@@ -65,7 +65,8 @@ need() { # need PACKAGE WHY CHECK...: the package is wanted when the check fails
     fi
 }
 has_library() { { ldconfig -p || /sbin/ldconfig -p; } 2>/dev/null | grep -F "$1"; }
-can_make_venv() { [[ -x .venv/bin/python ]] || "$python" -c 'import ensurepip, venv'; }
+venv_works() { .venv/bin/python -m pip --version; }
+can_make_venv() { venv_works || "$python" -c 'import ensurepip, venv'; }
 
 need "python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv" \
     "makes the virtual environment" can_make_venv
@@ -120,13 +121,12 @@ fi
 
 # ----------------------------------------------------------------------- virtual environment
 
-venv_works() { .venv/bin/python -m pip --version >/dev/null 2>&1; }
 is_same_python() {
     local which='import sys; print(sys.version_info[:3], sys.base_prefix)'
     [[ "$(.venv/bin/python -c "$which" 2>/dev/null)" == "$("$python" -c "$which")" ]]
 }
 
-if ! { venv_works && is_same_python; }; then
+if ! { venv_works && is_same_python; } >/dev/null 2>&1; then
     say "creating the virtual environment .venv ($("$python" --version))"
     if ! "$python" -m venv --clear .venv >"$log" 2>&1; then
         cat "$log" >&2
