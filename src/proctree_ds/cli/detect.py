@@ -1,0 +1,269 @@
+"""`proctree-detect`: watch processes, live or in a replay, and tell what signatures find.
+
+Findings go to standard output, everything else to standard error. What a live run needs is
+imported when it is needed, because what happens before the first event is not seen.
+"""
+
+from __future__ import annotations
+
+import gc
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from proctree_ds.cli.console import Console, abandon_output, describe_error
+from proctree_ds.cli.options import TreeOptions, duration, size, tree_options, version
+from proctree_ds.errors import ConfigurationError, ProctreeError
+
+if TYPE_CHECKING:
+    from proctree_ds.pipeline import Pipeline, Sink, Trouble
+    from proctree_ds.registry import Registry
+    from proctree_ds.sources import Source
+
+__all__ = ["main"]
+
+_COMMAND: Final = "proctree-detect"
+_GC_THRESHOLDS: Final = (50_000, 20, 50)
+"""Events, tasks and versions are not tracked by the collector; what signatures make is."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--signatures",
+    "directories",
+    metavar="DIR",
+    multiple=True,
+    help="Load every *.py in DIR. Repeatable.",
+)
+@click.option("--no-builtin", is_flag=True, help="Leave the built-in signatures out.")
+@click.option(
+    "--replay",
+    metavar="SOURCE",
+    help="Read an event log (.jsonl, .gz, .zst; - for standard input) instead of the kernel.",
+)
+@click.option(
+    "--write-log",
+    "log_path",
+    metavar="FILE",
+    help="Write all events to FILE as an event log (.jsonl, .gz, .zst), to be replayed later.",
+)
+@click.option("--record", metavar="DIR", hidden=True)
+@click.option(
+    "--duration",
+    "duration_ns",
+    metavar="TIME",
+    callback=duration,
+    help="End after this time, such as 30s or 5m.",
+)
+@click.option(
+    "--output",
+    type=click.Choice(["json", "table"]),
+    help="How findings are written: json, a line each, or table, for reading."
+    "  [default: table on a terminal, else json]",
+)
+@click.option(
+    "--proctree",
+    "options",
+    metavar="OPTION,...",
+    multiple=True,
+    callback=tree_options,
+    help="The tree: source=signals|none, process-cache=N, thread-cache=N, disable-procfs,"
+    " disable-procfs-query; separated by commas, or repeated.",
+)
+@click.option(
+    "--loader",
+    type=click.Choice(["auto", "libbpf", "bcc"]),
+    default="auto",
+    show_default=True,
+    help="What loads the kernel programs.",
+)
+@click.option(
+    "--ring-size",
+    metavar="SIZE",
+    callback=size,
+    help="The kernel's ring of events, a power of two.  [default: 8M]",
+)
+@click.option(
+    "--skip-bad-lines", is_flag=True, help="Count lines that cannot be read, instead of ending."
+)
+@click.option("--quiet", is_flag=True, help="Say nothing but findings and what went wrong.")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=version,
+    help="Show the version and exit.",
+)
+def main(
+    directories: tuple[str, ...],
+    no_builtin: bool,
+    replay: str | None,
+    log_path: str | None,
+    record: str | None,
+    duration_ns: int | None,
+    output: str | None,
+    options: TreeOptions,
+    loader: str,
+    ring_size: int | None,
+    skip_bad_lines: bool,
+    quiet: bool,
+) -> None:
+    """Watch processes and tell what signatures find, live (the default) or in a replay.
+
+    Exit status: 0 fine, 1 the source or a signature failed, 2 wrong usage.
+    """
+    _refuse_what_is_not_there(options, loader, record, replay, ring_size)
+    console = Console(_COMMAND, quiet)
+    try:
+        registry = _load(directories, not no_builtin)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+    for failure in registry.failures:
+        console.fail(f"not loaded: {failure}")
+    if not registry.signatures:
+        console.warn("there is no signature to run; events are only counted")
+    try:
+        source = _open(replay, ring_size, skip_bad_lines, console)
+    except ConfigurationError as error:
+        raise click.UsageError(str(error)) from None
+    except ProctreeError as error:
+        console.fail(str(error))
+        sys.exit(1)
+    try:
+        log = _open_log(log_path)
+    except ProctreeError as error:
+        source.close()
+        console.fail(str(error))
+        sys.exit(1)
+    pipeline = _assemble(
+        registry, source, _sink(output), log, options, duration_ns, replay, console
+    )
+    _watch(pipeline, console, replay, len(registry.signatures))
+    sys.exit(1 if console.has_failed else 0)
+
+
+def _refuse_what_is_not_there(
+    options: TreeOptions,
+    loader: str,
+    record: str | None,
+    replay: str | None,
+    ring_size: int | None,
+) -> None:
+    if record is not None:
+        raise click.UsageError(
+            "--record: recordings cannot be written yet; use --write-log FILE, which --replay reads"
+        )
+    if loader == "bcc":
+        raise click.UsageError("--loader bcc is not there yet; use libbpf, or leave it out")
+    if options.source in ("events", "both"):
+        raise click.UsageError(
+            f"--proctree source={options.source} is not there yet: there is one ring so far;"
+            " use source=signals"
+        )
+    if ring_size is not None and replay is not None:
+        raise click.UsageError("--ring-size is the kernel's: it means nothing with --replay")
+
+
+def _load(directories: Sequence[str], builtin: bool) -> Registry:
+    from proctree_ds.registry import load_signatures
+
+    return load_signatures(directories, builtin=builtin)
+
+
+def _open(
+    replay: str | None, ring_size: int | None, skip_bad_lines: bool, console: Console
+) -> Source:
+    from proctree_ds.cli.sources import open_live, open_replay
+
+    if replay is None:
+        return open_live(ring_size)
+    return open_replay(
+        replay,
+        skip_bad_lines=skip_bad_lines,
+        on_skip=lambda error: console.warn(f"skipped: {error}"),
+    )
+
+
+def _open_log(path: str | None) -> Any:
+    if path is None:
+        return None
+    from proctree_ds.eventlog import EventLogWriter
+
+    return EventLogWriter(path)
+
+
+def _sink(output: str | None) -> Sink:
+    from proctree_ds.cli.findings import JsonLines
+
+    return JsonLines(sys.stdout.buffer)
+
+
+def _assemble(
+    registry: Registry,
+    source: Source,
+    sink: Sink,
+    log: Any,
+    options: TreeOptions,
+    duration_ns: int | None,
+    replay: str | None,
+    console: Console,
+) -> Pipeline:
+    from proctree_ds.clock import boot_now
+    from proctree_ds.pipeline import Pipeline
+    from proctree_ds.tree import ProcessTree
+
+    def on_trouble(trouble: Trouble) -> None:
+        if trouble.part == "log":
+            console.fail(
+                f"the event log ends here: {describe_error(trouble.error)}; detection goes on"
+            )
+        elif isinstance(trouble.error, BrokenPipeError):
+            abandon_output()
+        else:
+            console.fail(f"findings cannot be written: {describe_error(trouble.error)}")
+
+    return Pipeline(
+        source,
+        registry.signatures,
+        [sink],
+        tree=ProcessTree(options.process_cache or 16_384, options.thread_cache or 32_768),
+        feeds_tree=options.source != "none",
+        log=log,
+        duration_ns=duration_ns,
+        clock=boot_now if replay is None else None,
+        on_report=lambda report: (
+            console.warn(str(report))
+            if report.kind in ("slow", "unwatched")
+            else console.fail(str(report))
+        ),
+        on_trouble=on_trouble,
+    )
+
+
+def _watch(pipeline: Pipeline, console: Console, replay: str | None, signatures: int) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+        pipeline.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
+    if replay is None:
+        console.say(f"watching live with {signatures} signatures; Ctrl-C ends")
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_GC_THRESHOLDS)
+    try:
+        pipeline.run()
+    except ProctreeError as error:
+        console.fail(str(error))
+    console.summarise(pipeline.summary())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""From what a person calls a source to one that is open. Imports a source only when it is used."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proctree_ds.errors import ConfigurationError, EventLogError
+
+if TYPE_CHECKING:
+    from proctree_ds.sources import Source
+
+__all__ = ["open_live", "open_replay"]
+
+
+def open_live(ring_bytes: int | None = None) -> Source:
+    """The kernel's events, from now on. Raises `SourceUnavailable` and `ConfigurationError`."""
+    from proctree_ds.sources.ebpf import DEFAULT_RING_BYTES, EbpfSource
+
+    return EbpfSource(ring_bytes=ring_bytes or DEFAULT_RING_BYTES)
+
+
+def open_replay(
+    name: str,
+    *,
+    skip_bad_lines: bool = False,
+    on_skip: Callable[[EventLogError], object] | None = None,
+) -> Source:
+    """The event log at `name`, `-` for standard input. Raises `ProctreeError` if there is none."""
+    from proctree_ds.sources.eventlog import EventLogSource
+
+    if name != "-" and os.path.isdir(name):
+        raise ConfigurationError(
+            f"{name} is a directory: recordings cannot be read yet; give an event log"
+            " (.jsonl, .jsonl.gz, .jsonl.zst) or - for standard input"
+        )
+    return EventLogSource(name, skip_bad_lines=skip_bad_lines, on_skip=on_skip)
