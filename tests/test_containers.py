@@ -19,11 +19,8 @@ POD = "kubepods-besteffort-pod6f1c0b9e_52d4_4c1b_9a37_0d9a4f6b2e71.slice"
         f"/system.slice/crio-{ID}.scope",
         f"/machine.slice/libpod-{ID}.scope",
         f"/machine.slice/libpod-{ID}.scope/container",
-        f"/machine.slice/libpod-payload-{ID}",
         f"/kubepods.slice/kubepods-besteffort.slice/{POD}/cri-containerd-{ID}.scope",
         f"/kubepods/burstable/pod6f1c0b9e-52d4-4c1b-9a37-0d9a4f6b2e71/{ID}",
-        f"/system.slice/containerd.service/{POD}:cri-containerd:{ID}",
-        f"/default/{ID}",
         f"/docker/{ID}/system.slice/nginx.service",
         f"/docker/{OTHER}/docker/{ID}",
         f"/docker/{OTHER}/kubepods/besteffort/pod1/{ID}/init",
@@ -50,6 +47,7 @@ def test_the_innermost_container(cgroup: str) -> None:
         f"/machine.slice/libpod-conmon-{ID}.scope",
         f"/system.slice/crio-conmon-{ID}.scope",
         f"/{ID}.slice",
+        f"/default/{ID}",
     ],
 )
 def test_outside_of_any_container(cgroup: str) -> None:

@@ -82,7 +82,8 @@ def test_the_tree_tells_the_story(log: list[Event], seed: int | None) -> None:
 
     last = log[-1]
     assert isinstance(last, Exit)
-    start = next(event.task.start_time for event in log if _is_fork_of(event, 2225))
+    (fork,) = [event for event in log if isinstance(event, Fork) and event.task.tid == 2225]
+    start = fork.task.start_time
     assert start is not None
     implant = ds.process(entity_id(start, 2225), header.boot_time + last.time)
     assert (implant.name, implant.ppid, implant.uid, implant.is_alive) == (
@@ -91,7 +92,3 @@ def test_the_tree_tells_the_story(log: list[Event], seed: int | None) -> None:
         33,
         True,
     )
-
-
-def _is_fork_of(event: Event, tid: int) -> bool:
-    return isinstance(event, Fork) and event.task.tid == tid
