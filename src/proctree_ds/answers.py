@@ -63,9 +63,7 @@ class Certainty(msgspec.Struct, frozen=True):
     @property
     def is_certain(self) -> bool:
         """Whether every field was observed, and no lost event can have changed any."""
-        return not (
-            self.inferred or self.dropped or self.loss_windows or self.source == "inferred"
-        )
+        return not (self.inferred or self.dropped or self.loss_windows or self.source == "inferred")
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_defaults=True):

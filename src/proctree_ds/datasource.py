@@ -265,7 +265,7 @@ def _end_of(node: Process) -> LineageEnd:
 def _without(state: State, names: set[str]) -> State:
     blank = {name: None for name in names if name != "context"}
     if "context" in names:
-        blank.update({name: None for name in type(state.context).__struct_fields__})
+        blank.update(dict.fromkeys(type(state.context).__struct_fields__))
     return merge(state, blank)
 
 

@@ -23,6 +23,7 @@ __all__ = ["CLOCK_TICK_NS", "NO_RARITIES", "Process", "Rare", "Thread"]
 CLOCK_TICK_NS: Final = 10_000_000
 """/proc gives start times in ticks of 1/100 s (USER_HZ), rounded down."""
 
+
 @dataclass(slots=True, eq=False)
 class Rare:
     """What only few processes have, kept apart so that the others are small."""
@@ -160,7 +161,9 @@ class Process(msgspec.Struct, gc=False, eq=False):
         (de_thread, fs/exec.c).
         """
         if self.ended <= time:
-            if self.rare.leader_exits and not self._revived_after(self.rare.leader_exits[-1].time, time):
+            if self.rare.leader_exits and not self._revived_after(
+                self.rare.leader_exits[-1].time, time
+            ):
                 return self.rare.leader_exits[-1].time
             return self.ended
         for leader_exit in reversed(self.rare.leader_exits or ()):

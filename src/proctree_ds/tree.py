@@ -17,8 +17,7 @@ from typing import Any, Final
 from xxhash import xxh3_64_intdigest
 
 from proctree_ds.census import Census
-from proctree_ds.changelog import Version, before, insert, rebuild, thin
-from proctree_ds.changelog import VERSIONS_LIMIT
+from proctree_ds.changelog import VERSIONS_LIMIT, Version, before, insert, rebuild, thin
 from proctree_ds.invariants import check_census
 from proctree_ds.kinship import named_process
 from proctree_ds.model import (
@@ -39,7 +38,7 @@ from proctree_ds.model import (
     entity_id,
     merge,
 )
-from proctree_ds.process import CLOCK_TICK_NS, Process, Thread
+from proctree_ds.process import CLOCK_TICK_NS, NO_RARITIES, Process, Thread
 
 _hash = xxh3_64_intdigest
 _pack = Layout("<QI").pack
@@ -146,7 +145,7 @@ class ProcessTree:
             or event.leader is not None
             or event.creator is not None
             or event.given is not None
-            or (holder is not None and holder.start >= start)
+            or (holder is not None and (holder.start >= start or holder.rare is not NO_RARITIES))
         ):
             self._learn_fork(event)
             return
@@ -424,7 +423,9 @@ class ProcessTree:
         parent = self._parent_of(node, event.parent)
         self.census.set_parent(node, parent)
         if node.rare.parents:
-            node.extra.parents = _distinct(parent.task if parent is not None else None, node.rare.parents)
+            node.extra.parents = _distinct(
+                parent.task if parent is not None else None, node.rare.parents
+            )
         if parent is not None and parent.ended != NEVER:
             self._bequeath(parent)
         self._link_creator(node, event)
@@ -516,7 +517,9 @@ class ProcessTree:
             self._learn_ns_pid(node, event.ns_pid)
         self._learn_parent(node, event.time, event.parent)
         if self._record(node, event.time, event.facts, "event") and (
-            node.threads is not None or node.rare.leader_exits is not None or node.ended <= event.time
+            node.threads is not None
+            or node.rare.leader_exits is not None
+            or node.ended <= event.time
         ):
             self._settle(node)
 

@@ -101,9 +101,7 @@ class Kernel:
         clone_parent = proc.parent is not None and self.random.random() < 0.15
         parent = proc.parent if clone_parent else proc.task
         assert parent is not None
-        child = Proc(
-            task, parent, parent, proc.threads[thread], proc.image, proc.cwd, proc.uid
-        )
+        child = Proc(task, parent, parent, proc.threads[thread], proc.image, proc.cwd, proc.uid)
         child.threads = {task: child.comm}
         self.world[task] = child
         states_comm = self.random.random() < 0.5
