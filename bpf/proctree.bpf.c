@@ -36,79 +36,53 @@ struct {
 	__type(value, __u8);
 } cgroups_sent SEC(".maps");
 
-#define DATA_BYTES (32768 - sizeof(struct pt_exec) - 8)
+#define DATA_BYTES (PT_PATHS_BYTES + PT_ARGV_BYTES + PT_ENV_BYTES)
 
-/* A record of variable length while it is put together. 32 KiB: the most a per-CPU value can be. */
+/* A record of variable length while it is put together, and what that takes. */
 struct draft {
 	struct pt_exec exec;
 	char data[DATA_BYTES];
+	/* A copy of the environment, behind a word of NULs and before some more. */
+	union {
+		char env[8 + PT_ENV_SCAN_BYTES + 8 * PT_ENV_NAME_WORDS];
+		__u64 env_words[1 + PT_ENV_SCAN_BYTES / 8 + PT_ENV_NAME_WORDS];
+	};
+	__u64 auxv[32];
+	/* Where a walk begins. A number may not be made of a pointer, unless it lay in memory. */
+	__u64 leaf;
+	__u64 vfsmount;
+	/* The mount that the last walk ended in, and its root: the next one mostly ends there too. */
+	__u64 last_mount;
+	__u64 last_top;
 	__u32 used;
 	__u32 zero;
 };
 
-/* A copy of what the search for environment variables looks at. */
-struct search {
-	union {
-		char bytes[PT_ENV_SCAN_BYTES + 8 * PT_ENV_NAME_WORDS + 8];
-		__u64 words[PT_ENV_SCAN_BYTES / 8 + PT_ENV_NAME_WORDS + 1];
-	};
-	__u64 auxv[32];
-};
-
+/*
+ * Slot 0 belongs to the iterator, which may sleep in the middle of a record and has one reader at
+ * a time; the others to the CPUs, for events. The number of slots is set before loading.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 2);
 	__type(key, __u32);
 	__type(value, struct draft);
 } drafts SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct search);
-} searches SEC(".maps");
+#define PICTURE_SLOT 0
 
-/* The iterator may sleep in the middle of a record, so it has its own. One reader at a time. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct draft);
-} pictures SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, struct search);
-} picture_searches SEC(".maps");
+static __always_inline __u32 event_slot(void)
+{
+	return 1 + bpf_get_smp_processor_id();
+}
 
 /*
  * Loops are functions of their own that take only numbers: the verifier then looks at each once,
- * not once for every way to get there. They find the draft again by whom it belongs to.
+ * not once for every way to get there. They find the draft again by its slot.
  */
-enum owner {
-	OWNER_EVENT,
-	OWNER_PICTURE,
-};
-
-static __always_inline struct draft *draft_of(enum owner owner)
+static __always_inline struct draft *draft_of(__u32 slot)
 {
-	__u32 zero = 0;
-
-	if (owner == OWNER_EVENT)
-		return bpf_map_lookup_elem(&drafts, &zero);
-	return bpf_map_lookup_elem(&pictures, &zero);
-}
-
-static __always_inline struct search *search_of(enum owner owner)
-{
-	__u32 zero = 0;
-
-	if (owner == OWNER_EVENT)
-		return bpf_map_lookup_elem(&searches, &zero);
-	return bpf_map_lookup_elem(&picture_searches, &zero);
+	return bpf_map_lookup_elem(&drafts, &slot);
 }
 
 static __always_inline void count_lost(__u32 kind)
@@ -198,56 +172,87 @@ static __always_inline bool append_name(struct draft *draft, const void *source)
 	return 1;
 }
 
+/* What a walk needs of a dentry. */
+struct link {
+	struct dentry *parent;
+	__u64 hash_and_length;
+	const void *name;
+};
+
+/* d_name has always followed d_parent, so one read serves; if that ends, two do. */
+static __always_inline void read_link(struct link *link, struct dentry *dentry)
+{
+	__u32 parent_at = bpf_core_field_offset(struct dentry, d_parent);
+
+	if (bpf_core_field_offset(struct dentry, d_name) == parent_at + sizeof(void *) &&
+	    bpf_core_field_offset(struct qstr, name) == sizeof(__u64)) {
+		bpf_probe_read_kernel(link, sizeof(*link), (void *)dentry + parent_at);
+	} else {
+		link->parent = PROBE(dentry, d_parent);
+		link->name = PROBE(dentry, d_name.name);
+	}
+}
+
 /*
  * Appends the components of a path from the leaf up to the root of the mount tree, across mount
  * points: prepend_path(), fs/d_path.c, 6.18, but never stopping at a task's own root. False when
  * the beginning of the path is missing.
  */
-__noinline int append_path(__u64 leaf, __u64 vfsmount, enum owner owner)
+__noinline int append_path(__u32 slot)
 {
-	struct dentry *dentry = (void *)leaf;
-	struct mount *mount = (void *)vfsmount - bpf_core_field_offset(struct mount, mnt);
-	struct dentry *top = PROBE(mount, mnt.mnt_root);
-	struct draft *draft = draft_of(owner);
+	struct draft *draft = draft_of(slot);
+	struct dentry *dentry, *top;
+	struct mount *mount;
 	__u32 start;
 
 	if (!draft)
 		return 0;
+	dentry = (void *)draft->leaf;
+	mount = (void *)draft->vfsmount - bpf_core_field_offset(struct mount, mnt);
+	top = draft->last_mount == (__u64)mount ? (void *)draft->last_top :
+						  PROBE(mount, mnt.mnt_root);
 	start = draft->used;
 
 	for (int i = 0; i < PT_PATH_COMPONENTS; i++) {
-		struct dentry *parent;
+		struct link link;
 
 		if (dentry == top) {
-			struct mount *below = PROBE(mount, mnt_parent);
+			struct mount *below;
 
-			if (below == mount)
+			if (draft->last_mount == (__u64)mount)
 				return 1;
+			below = PROBE(mount, mnt_parent);
+			if (below == mount) {
+				draft->last_mount = (__u64)mount;
+				draft->last_top = (__u64)top;
+				return 1;
+			}
 			dentry = PROBE(mount, mnt_mountpoint);
 			mount = below;
 			top = PROBE(mount, mnt.mnt_root);
 			continue;
 		}
-		parent = PROBE(dentry, d_parent);
+		read_link(&link, dentry);
 		if (draft->used - start > PT_PATH_BYTES - PT_NAME_BYTES)
 			return 0;
-		if (!append_name(draft, PROBE(dentry, d_name.name)))
+		if (!append_name(draft, link.name))
 			return 0;
-		if (parent == dentry)	/* hangs on nothing: a memfd, for one */
+		if (link.parent == dentry)	/* hangs on nothing: a memfd, for one */
 			return 1;
-		dentry = parent;
+		dentry = link.parent;
 	}
 	return 0;
 }
 
-__noinline int append_cgroup(__u64 leaf, enum owner owner)
+__noinline int append_cgroup(__u32 slot)
 {
-	struct kernfs_node *node = (void *)leaf;
-	struct draft *draft = draft_of(owner);
+	struct draft *draft = draft_of(slot);
+	struct kernfs_node *node;
 	__u32 start;
 
 	if (!draft)
 		return 0;
+	node = (void *)draft->leaf;
 	start = draft->used;
 
 	for (int i = 0; i < PT_PATH_COMPONENTS; i++) {
@@ -268,22 +273,24 @@ __noinline int append_cgroup(__u64 leaf, enum owner owner)
 static __always_inline __u64 announce_cgroup(struct task_struct *task, __u64 now)
 {
 	struct kernfs_node *node = cgroup_of(task);
-	__u64 id = PROBE(node, id);
+	__u64 id = LOAD(node, id);
 	struct pt_cgroup *cgroup;
 	struct draft *draft;
 	__u8 sent = 1;
-	__u32 size;
+	__u32 slot, size;
 
 	if (bpf_map_lookup_elem(&cgroups_sent, &id))
 		return id;
-	draft = draft_of(OWNER_EVENT);
+	slot = event_slot();
+	draft = draft_of(slot);
 	if (!draft)
 		return id;
 	/* The record ends where the data begins, so that both are one run of bytes. */
 	cgroup = (void *)draft->data - sizeof(*cgroup);
 	draft->used = 0;
 	put_header(&cgroup->header, PT_CGROUP, now);
-	if (!append_cgroup((__u64)node, OWNER_EVENT))
+	draft->leaf = (__u64)node;
+	if (!append_cgroup(slot))
 		cgroup->header.flags = PT_CUT_CGROUP;
 	cgroup->cgroup_id = id;
 	cgroup->zero = 0;
@@ -300,17 +307,21 @@ static __always_inline __u64 announce_cgroup(struct task_struct *task, __u64 now
 
 /* --------------------------------------------------------------------------------- exec: files */
 
-#define APPEND_PATH(path, owner) \
-	append_path((__u64)PROBE(path, dentry), (__u64)PROBE(path, mnt), owner)
+#define APPEND_PATH(draft, path, slot)                       \
+	({                                                    \
+		(draft)->leaf = (__u64)LOAD(path, dentry);    \
+		(draft)->vfsmount = (__u64)LOAD(path, mnt);   \
+		append_path(slot);                           \
+	})
 
-static __always_inline bool append_file(struct draft *draft, enum owner owner,
+static __always_inline bool append_file(struct draft *draft, __u32 slot,
 					struct pt_file *out, struct file *file)
 {
 	__u32 start = draft->used;
 	bool whole;
 
 	put_file(out, file);
-	whole = APPEND_PATH(&file->f_path, owner);
+	whole = APPEND_PATH(draft, &file->f_path, slot);
 	if (!whole)
 		out->flags |= PT_FILE_CUT;
 	out->path_length = draft->used - start;
@@ -319,7 +330,7 @@ static __always_inline bool append_file(struct draft *draft, enum owner owner,
 
 struct loader_search {
 	struct draft *draft;
-	enum owner owner;
+	__u32 slot;
 	__u32 zero;
 };
 
@@ -329,7 +340,7 @@ static long put_loader(struct task_struct *task, struct vm_area_struct *vma,
 	struct file *file = LOAD(vma, vm_file);
 	struct draft *draft = search->draft;
 
-	if (file && !append_file(draft, search->owner, &draft->exec.places.interpreter, file))
+	if (file && !append_file(draft, search->slot, &draft->exec.places.interpreter, file))
 		draft->exec.header.flags |= PT_CUT_INTERPRETER;
 	return 0;
 }
@@ -341,21 +352,20 @@ static long put_loader(struct task_struct *task, struct vm_area_struct *vma,
  * bpf_find_vma() is there since 5.17; before, the loader stays unknown. It does not wait for the
  * mmap lock, so it finds nothing when another task holds it.
  */
-static __always_inline void append_loader(struct draft *draft, enum owner owner,
+static __always_inline void append_loader(struct draft *draft, __u32 slot,
 					  struct task_struct *task, struct mm_struct *mm)
 {
-	struct loader_search context = { .draft = draft, .owner = owner };
-	struct search *search = search_of(owner);
+	struct loader_search context = { .draft = draft, .slot = slot };
 	__u64 base = 0;
 
-	if (!search || !bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_find_vma))
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_find_vma))
 		return;
-	if (bpf_probe_read_kernel(search->auxv, sizeof(search->auxv),
+	if (bpf_probe_read_kernel(draft->auxv, sizeof(draft->auxv),
 				  (void *)mm + bpf_core_field_offset(struct mm_struct, saved_auxv)))
 		return;
 	for (int i = 0; i < 32; i += 2) {
-		if (search->auxv[i] == AT_BASE) {
-			base = search->auxv[i + 1];
+		if (draft->auxv[i] == AT_BASE) {
+			base = draft->auxv[i + 1];
 			break;
 		}
 	}
@@ -363,7 +373,7 @@ static __always_inline void append_loader(struct draft *draft, enum owner owner,
 		bpf_find_vma(task, base, put_loader, &context, 0);
 }
 
-static __always_inline void append_places(struct draft *draft, enum owner owner,
+static __always_inline void append_places(struct draft *draft, __u32 slot,
 					  struct task_struct *task, struct mm_struct *mm)
 {
 	struct pt_places *places = &draft->exec.places;
@@ -372,22 +382,23 @@ static __always_inline void append_places(struct draft *draft, enum owner owner,
 	__u32 start;
 
 	draft->used = 0;
+	draft->last_mount = 0;
 	__builtin_memset(places, 0, sizeof(*places));
-	if (file && !append_file(draft, owner, &places->executable, file))
+	if (file && !append_file(draft, slot, &places->executable, file))
 		draft->exec.header.flags |= PT_CUT_EXECUTABLE;
 	if (mm)
-		append_loader(draft, owner, task, mm);
+		append_loader(draft, slot, task, mm);
 	if (!fs)
 		return;
 	places->flags = PT_PLACES_KNOWN;
 	start = draft->used;
-	if (!APPEND_PATH(&fs->pwd, owner)) {
+	if (!APPEND_PATH(draft, &fs->pwd, slot)) {
 		places->flags |= PT_PLACES_CWD_CUT;
 		draft->exec.header.flags |= PT_CUT_CWD;
 	}
 	places->cwd_length = draft->used - start;
 	start = draft->used;
-	if (!APPEND_PATH(&fs->root, owner)) {
+	if (!APPEND_PATH(draft, &fs->root, slot)) {
 		places->flags |= PT_PLACES_ROOT_CUT;
 		draft->exec.header.flags |= PT_CUT_ROOT;
 	}
@@ -417,15 +428,15 @@ static __always_inline void append_script(struct draft *draft, struct linux_binp
 
 /* An event is about the current process; a picture is of another, whose pages may need a wait. */
 static __always_inline long copy_user(void *to, __u32 size, __u64 from, struct task_struct *task,
-				      enum owner owner)
+				      bool may_sleep)
 {
-	if (owner == OWNER_EVENT)
-		return bpf_probe_read_user(to, size, (void *)from);
-	return bpf_copy_from_user_task(to, size, (void *)from, task, 0);
+	if (may_sleep)
+		return bpf_copy_from_user_task(to, size, (void *)from, task, 0);
+	return bpf_probe_read_user(to, size, (void *)from);
 }
 
-static __always_inline void append_argv(struct draft *draft, enum owner owner,
-					struct task_struct *task, struct mm_struct *mm)
+static __always_inline void append_argv(struct draft *draft, struct task_struct *task,
+					struct mm_struct *mm, bool may_sleep)
 {
 	__u64 start = LOAD(mm, arg_start), size = LOAD(mm, arg_end) - start;
 	__u32 used = draft->used;
@@ -437,7 +448,7 @@ static __always_inline void append_argv(struct draft *draft, enum owner owner,
 		size = PT_ARGV_BYTES;
 		draft->exec.header.flags |= PT_CUT_ARGV;
 	}
-	if (copy_user(&draft->data[used], size, start, task, owner))
+	if (copy_user(&draft->data[used], size, start, task, may_sleep))
 		return;
 	draft->exec.header.flags |= PT_HAS_ARGV;
 	draft->exec.argv_length = size;
@@ -445,14 +456,14 @@ static __always_inline void append_argv(struct draft *draft, enum owner owner,
 }
 
 /* Appends the variable at `position` if its name is one of the selected. */
-static __always_inline void take_variable(struct draft *draft, struct search *search,
-					  __u32 position)
+__noinline int take_variable(__u32 position, __u32 slot)
 {
+	struct draft *draft = draft_of(slot);
 	const __u64 *word;
 
-	if (position >= PT_ENV_SCAN_BYTES)
-		return;
-	word = (const void *)&search->bytes[position];
+	if (!draft || position > PT_ENV_SCAN_BYTES)
+		return 0;
+	word = (const void *)&draft->env[position];
 	for (__u32 i = 0; i < PT_ENV_NAMES && i < config.env_name_count; i++) {
 		const volatile struct pt_variable *name = &config.env_names[i];
 		__u32 used = draft->used;
@@ -465,82 +476,95 @@ static __always_inline void take_variable(struct draft *draft, struct search *se
 			continue;
 		if (used > PT_PATHS_BYTES + PT_ARGV_BYTES + PT_ENV_BYTES - PT_ENV_VALUE_BYTES) {
 			draft->exec.header.flags |= PT_CUT_ENV;
-			return;
+			return 0;
 		}
 		size = bpf_probe_read_kernel_str(&draft->data[used], PT_ENV_VALUE_BYTES, word);
 		if (size <= 0)
-			return;
+			return 0;
 		if (size == PT_ENV_VALUE_BYTES)
 			draft->exec.header.flags |= PT_CUT_ENV;
 		draft->used = used + size;
-		return;
+		return 0;
 	}
+	return 0;
 }
 
-#define LOW_BITS 0x7f7f7f7f7f7f7f7fULL
+#define EVERY_BYTE 0x0101010101010101ULL
+#define BLOCK_WORDS 64
 
-/* A variable begins after every NUL among the eight bytes at `position`. */
-__noinline int take_variables(__u32 position, __u64 ends, enum owner owner)
+/* `nuls` has the top bit of every NUL byte set: how many bytes up to and with the first. */
+static __always_inline __u32 bytes_to_next(__u64 nuls)
 {
-	struct draft *draft = draft_of(owner);
-	struct search *search = search_of(owner);
+	return ((((nuls - 1) & ~nuls) & EVERY_BYTE) * EVERY_BYTE) >> 56;
+}
 
-	if (!draft || !search || position > PT_ENV_SCAN_BYTES)
-		return 0;
-	for (int i = 0; i < 8; i++) {
-		if (ends & 0x80)
-			take_variable(draft, search, position + i + 1);
-		ends >>= 8;
+/* The variables that begin inside the word at `position`, after short ones such as "A=". */
+__noinline int take_more(__u32 position, __u64 nuls, __u32 slot)
+{
+	for (int i = 0; i < 8 && nuls; i++) {
+		take_variable(position + bytes_to_next(nuls), slot);
+		nuls &= nuls - 1;
 	}
 	return 0;
 }
 
 /*
- * Appends the selected ones of the variables in the first `size` bytes after the leading word.
- * The environment is one run of bytes, searched eight at a time, so that only what follows a NUL
- * is ever taken for a name.
+ * Searches one block of the environment, a word at a time, until byte `end`. A variable begins
+ * after every NUL; its first two letters decide whether it is worth a closer look.
  */
-__noinline int take_environment(__u32 size, enum owner owner)
+__noinline int search_block(__u32 start, __u32 end, __u32 slot)
 {
-	struct search *search = search_of(owner);
+	struct draft *draft = draft_of(slot);
+	const __u64 *words;
 
-	if (!search)
+	if (!draft)
 		return 0;
-	for (__u32 i = 0; i <= PT_ENV_SCAN_BYTES / 8; i++) {
-		__u64 word, ends;
+	start &= PT_ENV_SCAN_BYTES - 8 * BLOCK_WORDS;
+	words = (const void *)&draft->env[start];
+	for (__u32 i = 0; i < BLOCK_WORDS && start + i * 8 < end; i++) {
+		__u64 word = words[i];
+		__u64 nuls = ~(((word & 0x7f * EVERY_BYTE) + 0x7f * EVERY_BYTE) | word |
+			       0x7f * EVERY_BYTE);
 
-		if (i * 8 >= size + 8)
-			break;
-		word = search->words[i];
-		ends = ~(((word & LOW_BITS) + LOW_BITS) | word | LOW_BITS);
-		if (ends)
-			take_variables(i * 8, ends, owner);
+		if (nuls) {
+			__u32 at = start + i * 8 + bytes_to_next(nuls);
+
+			if (at < sizeof(draft->env) - 1 &&
+			    config.env_letters >>
+				    PT_LETTERS(draft->env[at], draft->env[at + 1]) & 1)
+				take_variable(at, slot);
+			if (nuls & (nuls - 1))
+				take_more(start + i * 8, nuls & (nuls - 1), slot);
+		}
 	}
 	return 0;
 }
 
-static __always_inline void append_env(struct draft *draft, enum owner owner,
-				       struct task_struct *task, struct mm_struct *mm)
+/*
+ * Appends the selected variables. The environment is copied once and searched as one run of
+ * bytes, so that only what follows a NUL is ever taken for a name.
+ */
+static __always_inline void append_env(struct draft *draft, __u32 slot,
+				       struct task_struct *task, struct mm_struct *mm,
+				       bool may_sleep)
 {
 	__u64 start = LOAD(mm, env_start), size = LOAD(mm, env_end) - start;
-	struct search *search = search_of(owner);
 	__u32 before = draft->used;
 
 	draft->exec.env_length = 0;
-	if (!search)
-		return;
 	if (size > PT_ENV_SCAN_BYTES) {
 		size = PT_ENV_SCAN_BYTES;
 		draft->exec.header.flags |= PT_CUT_ENV;
 	}
 	/* The first variable begins after this NUL. */
-	search->words[0] = 0;
-	if (copy_user(&search->bytes[8], size, start, task, owner))
+	draft->env_words[0] = 0;
+	if (copy_user(&draft->env[8], size, start, task, may_sleep))
 		return;
 	draft->exec.header.flags |= PT_HAS_ENV;
 	/* What an earlier search left behind must not be read as this environment. */
-	__builtin_memset(&search->bytes[8 + size], 0, 8 * PT_ENV_NAME_WORDS);
-	take_environment(size, owner);
+	__builtin_memset(&draft->env[8 + size], 0, 8 * PT_ENV_NAME_WORDS);
+	for (__u32 i = 0; i < PT_ENV_SCAN_BYTES && i < size + 8; i += 8 * BLOCK_WORDS)
+		search_block(i, size + 8, slot);
 	draft->exec.env_length = draft->used - before;
 }
 
@@ -559,19 +583,19 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct mm_struct *mm = LOAD(task, mm);
 	__u64 cgroup_id = announce_cgroup(task, now);
-	struct draft *draft = draft_of(OWNER_EVENT);
-	__u32 size;
+	__u32 slot = event_slot(), size;
+	struct draft *draft = draft_of(slot);
 
 	if (!draft)
 		return 0;
 	put_task_facts(draft, PT_EXEC, now, task, cgroup_id);
 	draft->exec.old_tid = old_pid;
-	append_places(draft, OWNER_EVENT, task, mm);
+	append_places(draft, slot, task, mm);
 	draft->exec.paths_length = draft->used;
 	append_script(draft, bprm);
 	draft->exec.cgroup_length = 0;
-	append_argv(draft, OWNER_EVENT, task, mm);
-	append_env(draft, OWNER_EVENT, task, mm);
+	append_argv(draft, task, mm, 0);
+	append_env(draft, slot, task, mm, 0);
 	size = draft->used;
 	if (size > DATA_BYTES ||
 	    bpf_ringbuf_output(&events, draft, sizeof(draft->exec) + size, 0))
@@ -591,7 +615,7 @@ static __always_inline bool is_gone(struct task_struct *task)
 static __always_inline int picture(struct bpf_iter__task *context, bool may_sleep)
 {
 	struct task_struct *task = context->task;
-	struct draft *draft = draft_of(OWNER_PICTURE);
+	struct draft *draft = draft_of(PICTURE_SLOT);
 	__u32 size, start;
 	struct kernfs_node *node;
 	struct mm_struct *mm;
@@ -600,7 +624,7 @@ static __always_inline int picture(struct bpf_iter__task *context, bool may_slee
 		return 0;
 	mm = LOAD(task, mm);
 	node = cgroup_of(task);
-	put_task_facts(draft, PT_SNAPSHOT, bpf_ktime_get_boot_ns(), task, PROBE(node, id));
+	put_task_facts(draft, PT_SNAPSHOT, bpf_ktime_get_boot_ns(), task, LOAD(node, id));
 	if (LOAD(task, flags) & PF_KTHREAD)
 		draft->exec.header.flags |= PT_KERNEL_THREAD;
 	if (LOAD_BIT(LOAD(task, signal), is_child_subreaper))
@@ -609,15 +633,16 @@ static __always_inline int picture(struct bpf_iter__task *context, bool may_slee
 	draft->exec.script_length = 0;
 	draft->exec.argv_length = 0;
 	draft->exec.env_length = 0;
-	append_places(draft, OWNER_PICTURE, task, mm);
+	append_places(draft, PICTURE_SLOT, task, mm);
 	start = draft->used;
 	draft->exec.paths_length = start;
-	if (!append_cgroup((__u64)node, OWNER_PICTURE))
+	draft->leaf = (__u64)node;
+	if (!append_cgroup(PICTURE_SLOT))
 		draft->exec.header.flags |= PT_CUT_CGROUP;
 	draft->exec.cgroup_length = draft->used - start;
 	if (mm && may_sleep) {
-		append_argv(draft, OWNER_PICTURE, task, mm);
-		append_env(draft, OWNER_PICTURE, task, mm);
+		append_argv(draft, task, mm, 1);
+		append_env(draft, PICTURE_SLOT, task, mm, 1);
 	}
 	size = draft->used;
 	/* Where its buffer is full, the iterator comes back to the same task with an empty one. */

@@ -203,10 +203,14 @@ enum pt_hierarchy {
 	PT_HIERARCHY_PIDS = 2,
 };
 
+/* Sorts a variable into one of 64 by the first two bytes of "NAME=". */
+#define PT_LETTERS(first, second) (((first) + 5 * (second)) & 63)
+
 /* What the reader decides before the programs are loaded. */
 struct pt_config {
 	__u32 hierarchy;		/* enum pt_hierarchy */
 	__u32 env_name_count;
+	__u64 env_letters;		/* 1 << PT_LETTERS() of every name */
 	struct pt_variable env_names[PT_ENV_NAMES];
 };
 

@@ -27,15 +27,30 @@ static __always_inline void put_task(struct pt_task *out, struct task_struct *ta
 	out->zero = 0;
 }
 
-/* The number in the pid's own namespace, and that namespace: kernel/pid.c, ns_of_pid(), 6.18. */
+/*
+ * The number that a pid has in its own namespace, and that namespace: ns_of_pid(),
+ * include/linux/pid.h, 6.18. Level 0 is the initial namespace, where most tasks are.
+ */
 static __always_inline struct upid innermost(struct pid *pid)
 {
+	__u32 level = LOAD(pid, level);
 	struct upid upid = {};
 
-	bpf_probe_read_kernel(&upid, sizeof(upid),
-			      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
-				      LOAD(pid, level) * sizeof(struct upid));
+	if (level)
+		bpf_probe_read_kernel(&upid, sizeof(upid),
+				      (void *)pid + bpf_core_field_offset(struct pid, numbers) +
+					      level * sizeof(struct upid));
 	return upid;
+}
+
+static __always_inline __u32 own_number(struct pid *pid)
+{
+	__u32 number = LOAD(pid, numbers[0].nr);
+
+	barrier_var(number);	/* or the two reads become one, of two kinds of memory */
+	if (LOAD(pid, level))
+		number = innermost(pid).nr;
+	return number;
 }
 
 static __always_inline void put_identity(struct pt_identity *out, struct task_struct *task)
@@ -45,8 +60,8 @@ static __always_inline void put_identity(struct pt_identity *out, struct task_st
 	put_task(&out->task, task);
 	put_task(&out->leader, leader);
 	put_task(&out->parent, LOAD(LOAD(task, real_parent), group_leader));
-	out->ns_tid = innermost(LOAD(task, thread_pid)).nr;
-	out->ns_pid = leader == task ? out->ns_tid : innermost(LOAD(leader, thread_pid)).nr;
+	out->ns_tid = own_number(LOAD(task, thread_pid));
+	out->ns_pid = leader == task ? out->ns_tid : own_number(LOAD(leader, thread_pid));
 }
 
 /* kernel_cap_t is a u64 since 6.3; before, two u32 with the low word first. */
@@ -76,25 +91,25 @@ static __always_inline __u32 tty_of(struct signal_struct *signal)
 
 const volatile struct pt_config config = {};
 
+static __always_inline struct cgroup *subsystem_cgroup(struct css_set *set, __u64 index)
+{
+	struct cgroup_subsys_state **state =
+		(void *)set + bpf_core_field_offset(struct css_set, subsys) + index * sizeof(*state);
+
+	return LOAD(*state, cgroup);
+}
+
 static __always_inline struct kernfs_node *cgroup_of(struct task_struct *task)
 {
 	struct css_set *set = LOAD(task, cgroups);
-	struct cgroup *cgroup;
 
-	if (config.hierarchy == PT_HIERARCHY_DEFAULT) {
-		cgroup = LOAD(set, dfl_cgrp);
-	} else {
-		struct cgroup_subsys_state *state = 0;
-		__u32 index = config.hierarchy == PT_HIERARCHY_MEMORY ?
-				      bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id) :
-				      bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
-
-		bpf_probe_read_kernel(&state, sizeof(state),
-				      (void *)set + bpf_core_field_offset(struct css_set, subsys) +
-					      index * sizeof(state));
-		cgroup = PROBE(state, cgroup);
-	}
-	return PROBE(cgroup, kn);
+	if (config.hierarchy == PT_HIERARCHY_MEMORY)
+		return LOAD(subsystem_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id,
+								      memory_cgrp_id)), kn);
+	if (config.hierarchy == PT_HIERARCHY_PIDS)
+		return LOAD(subsystem_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id,
+								      pids_cgrp_id)), kn);
+	return LOAD(LOAD(set, dfl_cgrp), kn);
 }
 
 /* kernfs_node::parent became __parent, under RCU, in 6.15. */
@@ -111,7 +126,8 @@ static __always_inline void put_context(struct pt_context *out, struct task_stru
 	const struct cred *cred = LOAD(task, real_cred);
 	struct signal_struct *signal = LOAD(task, signal);
 	struct nsproxy *nsproxy = LOAD(task, nsproxy);
-	struct pid_namespace *pid_ns = innermost(LOAD(task, thread_pid)).ns;
+	struct pid *pid = LOAD(task, thread_pid);
+	__u32 inode;
 
 	out->uid = LOAD(cred, uid.val);
 	out->euid = LOAD(cred, euid.val);
@@ -133,7 +149,11 @@ static __always_inline void put_context(struct pt_context *out, struct task_stru
 	else
 		out->login_uid = 0xffffffff;
 	out->cgroup_id = cgroup_id;
-	out->ns_pid = PROBE(pid_ns, ns.inum);
+	inode = LOAD(LOAD(pid, numbers[0].ns), ns.inum);
+	barrier_var(inode);
+	out->ns_pid = inode;
+	if (LOAD(pid, level))
+		out->ns_pid = PROBE(innermost(pid).ns, ns.inum);
 	out->ns_mnt = LOAD(LOAD(nsproxy, mnt_ns), ns.inum);
 	out->ns_net = LOAD(LOAD(nsproxy, net_ns), ns.inum);
 	out->ns_user = LOAD(LOAD(cred, user_ns), ns.inum);
@@ -235,35 +255,40 @@ static __always_inline void put_file(struct pt_file *out, struct file *file)
  */
 static __always_inline void put_reaper(struct pt_task *out, struct task_struct *task)
 {
-	struct task_struct *leader = LOAD(task, group_leader);
 	struct pid *pid = LOAD(task, thread_pid);
-	struct task_struct *init = PROBE(innermost(pid).ns, child_reaper);
-	struct task_struct *heir = PROBE(init, group_leader);
-	struct task_struct *ancestor = task;
 	__u32 level = LOAD(pid, level);
+	struct task_struct *init, *ancestor = task;
+	__u64 heir;
 
 	out->start_time = 0;
 	out->tid = 0;
 	out->zero = 0;
-	if (heir == leader)
+	init = PROBE(LOAD(pid, numbers[0].ns), child_reaper);
+	if (level)
+		init = PROBE(innermost(pid).ns, child_reaper);
+	heir = (__u64)PROBE(init, group_leader);
+	if (heir == (__u64)LOAD(task, group_leader))
 		return;
 	if (LOAD_BIT(LOAD(task, signal), has_child_subreaper)) {
 		for (int i = 0; i < PT_REAPER_DEPTH; i++) {
-			ancestor = LOAD(ancestor, real_parent);
-			if (LOAD(LOAD(ancestor, thread_pid), level) != level || !LOAD(ancestor, tgid))
-				goto found;
-			struct signal_struct *signal = LOAD(ancestor, signal);
+			struct signal_struct *signal;
 
-			if (LOAD_BIT(signal, is_child_subreaper) && LOAD(signal, live.counter) > 0) {
-				heir = LOAD(ancestor, group_leader);
+			ancestor = PROBE(ancestor, real_parent);
+			pid = PROBE(ancestor, thread_pid);
+			if (!PROBE(ancestor, tgid) || PROBE(pid, level) != level)
+				goto found;
+			signal = PROBE(ancestor, signal);
+			if (PROBE_BIT(signal, is_child_subreaper) &&
+			    PROBE(signal, live.counter) > 0) {
+				heir = (__u64)PROBE(ancestor, group_leader);
 				goto found;
 			}
 		}
 		return;
 	}
 found:
-	out->start_time = PROBE(heir, start_boottime);
-	out->tid = PROBE(heir, pid);
+	out->start_time = PROBE((struct task_struct *)heir, start_boottime);
+	out->tid = PROBE((struct task_struct *)heir, pid);
 }
 
 #endif

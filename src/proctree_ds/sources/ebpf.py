@@ -2,7 +2,8 @@
 
 Programs are attached first, then the task iterator takes the first picture: what happens in
 between is seen twice, never missed. While nothing happens nothing runs; the first event after a
-quiet time wakes the reader, which lets a few milliseconds pass so that a burst is one batch.
+quiet time wakes the reader, which then looks every few milliseconds, for a burst at a time, until
+it finds nothing and goes to sleep again.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ _OBJECT: Final = Path(__file__).parent.parent / "_bpf" / "proctree.bpf.o"
 _KERNEL_BTF: Final = Path("/sys/kernel/btf/vmlinux")
 
 _DRAIN_DELAY: Final = 0.005
-"""Seconds from the event that wakes the reader to the reading: a burst is read in one go."""
+"""Seconds between two looks at the ring while events come: a burst is read in one go."""
 _IDLE: Final = 1.0
 """Seconds after which an empty batch tells the reader that nothing happened."""
 _MISSES_INTERVAL: Final = 1_000_000_000
@@ -64,7 +65,7 @@ _PICTURE_PROGRAMS: Final = ("picture_sleeping", "picture_plain")
 
 _MAX_NAMES: Final = 16
 _NAME_BYTES: Final = 32
-_config: Final = Struct("=II")
+_config: Final = Struct("=IIQ")
 """The head of struct pt_config; the names follow, each as 32 bytes and 32 bytes of mask."""
 _HIERARCHIES: Final = ((0, ""), (1, "memory"), (2, "pids"))
 _READ_BYTES: Final = 1 << 20
@@ -153,6 +154,7 @@ class EbpfSource:
                 if program != picture_program:
                     loading.leave_out(program)
             loading.set_entries("events", self._ring_bytes)
+            loading.set_entries("drafts", 1 + loading.possible_cpus())
             loading.set_constants(self._constants)
             loading.load()
         except OSError:
@@ -170,13 +172,18 @@ class EbpfSource:
             ring_fd = self._object.map_fd("events")
             poll.register(ring_fd, select.EPOLLIN)
             poll.register(self._stop_fd, select.EPOLLIN)
+            quiet = True
             while not self._stopping:
-                if not poll.poll(_IDLE):
-                    yield self._losses()
-                    continue
-                if not self._stopping:
-                    time.sleep(_DRAIN_DELAY)
-                yield from self._drain()
+                if quiet:
+                    self._ring.rest()
+                    if not poll.poll(_IDLE):
+                        yield self._losses()
+                        continue
+                time.sleep(_DRAIN_DELAY)
+                quiet = True
+                for batch in self._drain():
+                    quiet = False
+                    yield batch
         finally:
             poll.close()
         for program in _EVENT_PROGRAMS:
@@ -274,7 +281,8 @@ def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
     """struct pt_config of bpf/proctree.h."""
     if len(names) > _MAX_NAMES:
         raise ConfigurationError(f"{len(names)} environment variables: at most {_MAX_NAMES}")
-    parts = [_config.pack(hierarchy, len(names))]
+    letters = 0
+    parts = []
     for name in names:
         raw = os.fsencode(name) + b"="
         if not 1 < len(raw) <= _NAME_BYTES or raw.count(b"=") > 1 or b"\0" in raw:
@@ -282,9 +290,10 @@ def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
                 f"{name!r} is no environment variable to keep: give a name of 1 to"
                 f" {_NAME_BYTES - 1} bytes without '='"
             )
+        letters |= 1 << (raw[0] + 5 * raw[1]) % 64
         parts.append(raw.ljust(_NAME_BYTES, b"\0"))
         parts.append((b"\xff" * len(raw)).ljust(_NAME_BYTES, b"\0"))
-    return b"".join(parts)
+    return _config.pack(hierarchy, len(names), letters) + b"".join(parts)
 
 
 def _hierarchy() -> int:

@@ -41,6 +41,7 @@ _NUMBERS: Final = {
     "bpf_map__fd": (ctypes.c_void_p,),
     "bpf_link__fd": (ctypes.c_void_p,),
     "bpf_link__destroy": (ctypes.c_void_p,),
+    "libbpf_num_possible_cpus": (),
     "bpf_iter_create": (ctypes.c_int,),
     "bpf_obj_get_info_by_fd": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
 }
@@ -178,6 +179,10 @@ class BpfObject:
         self._library.number(
             f"resize {map_name}", "bpf_map__set_max_entries", self._map(map_name), entries
         )
+
+    def possible_cpus(self) -> int:
+        """How many CPUs this machine can have: CPU numbers are below it."""
+        return self._library.number("count CPUs", "libbpf_num_possible_cpus")
 
     def set_constants(self, data: bytes) -> None:
         """Before loading: the bytes of the read-only data section, from its beginning."""

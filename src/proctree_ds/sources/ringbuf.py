@@ -5,8 +5,10 @@ only one that may be written; then a page with the producer position and the dat
 a row so that a record is always one run of bytes. A record has a header of 8 bytes: its length,
 with one bit for "being written" and one for "given up", and an offset that only the kernel needs.
 
-The consumer position moves once a batch: moving it tells the kernel that there is room, and that
-the next record must wake the reader.
+The consumer position moves once a batch. The kernel wakes the reader for a record only if the
+reader had taken everything before it, and a wake-up costs whoever wrote the record far more than
+the record. So the position stays one record behind while the reader is at work, and moves all the
+way in `rest()`, when it goes to sleep.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Ring(Generic[T]):
         self._consumer = memoryview(self._control)[:8].cast("Q")
         self._producer = memoryview(self._data)[:8].cast("Q")
         self._page = page
+        self._position = self._consumer[0]
         if ordered is None:
             ordered = platform.machine() in _ORDERED_LOADS
         self._barrier = None if ordered else _memory_barrier()
@@ -72,7 +75,7 @@ class Ring(Generic[T]):
         only theirs during the call: they must copy what they keep.
         """
         data, mask, page = self._data, self._mask, self._page
-        position = self._consumer[0]
+        position = last = self._position
         end = self._producer[0]
         if position == end:
             return [], False
@@ -92,9 +95,12 @@ class Ring(Generic[T]):
                 result = find(word, unknown)(data, offset + _HEADER_BYTES, length)
                 if result is not None:
                     keep(result)
+            last = position
             position += (length & _LENGTH) + 15 & -8
             left -= 1
-        self._consumer[0] = position
+        if position != self._position:
+            self._position = position
+            self._consumer[0] = last
         return results, not left
 
     def _committed(self, position: int, end: int) -> int:
@@ -106,9 +112,9 @@ class Ring(Generic[T]):
             position += (length & _LENGTH) + 15 & -8
         return end
 
-    def pending(self) -> int:
-        """Bytes that wait in the ring, headers included."""
-        return self._producer[0] - self._consumer[0]
+    def rest(self) -> None:
+        """Everything that was drained is given back; from here on the next record wakes."""
+        self._consumer[0] = self._position
 
     def close(self) -> None:
         """Unmap. Closing twice is fine."""
