@@ -1,0 +1,155 @@
+"""Finds the record of a task that an event names, and makes one for a task that is new.
+
+A /proc row knows a start only to the tick (10 ms). It means the task that started within that
+tick; where none is known yet, the record is made with the tick and corrected once an event
+brings the exact start.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from proctree_ds.census import Census
+from proctree_ds.lifespans import Lifespans
+from proctree_ds.model import Task, entity_id
+from proctree_ds.process import CLOCK_TICK_NS, Process, Thread
+
+__all__ = ["Admission"]
+
+
+class Admission:
+    """The way from a task's name in an event to its record."""
+
+    def __init__(self, census: Census, faults: Counter[str], lifespans: Lifespans) -> None:
+        self._census = census
+        self._faults = faults
+        self._lifespans = lifespans
+        self.aliases: dict[int, int] = {}
+        """Ids made from a tick -> the exact ones that replaced them."""
+        self.on_arrival: Callable[[Process | Thread], object] = lambda node: None
+        """Called with every new record: somebody may have waited for it."""
+
+    def process_of(self, task: Task) -> Process | None:
+        """The process that `task` leads, admitted if it is new; None if that is contradictory."""
+        assert task.start_time is not None
+        node = self._census.holder(task.tid, task.start_time) or self._same_tick(task)
+        if node is None:
+            return self._admit(task)
+        if isinstance(node, Process):
+            return node
+        self._faults["thread_as_leader"] += 1
+        return None
+
+    def thread_of(self, task: Task, leader: Task) -> Thread | None:
+        """The thread `task` of the process that `leader` leads, admitted if it is new."""
+        assert task.start_time is not None
+        node = self._census.holder(task.tid, task.start_time) or self._same_tick(task)
+        if isinstance(node, Thread):
+            return node
+        if node is not None:
+            self._faults["leader_as_thread"] += 1
+            return None
+        process = self.referred(leader, task.start_time)
+        if process is None:
+            return None
+        if process.entity_id not in self._census.processes:
+            self.enter(process)
+        return self._admit_thread(task, process)
+
+    def referred(self, ref: Task | None, start: int) -> Process | None:
+        """The process that `ref` names for a task that started at `start`; perhaps a shadow."""
+        if ref is None:
+            return None
+        if ref.start_time is None:
+            node = self._census.holder_at(ref.tid, start)
+        elif ref.start_time > start:
+            self._faults["parent_younger_than_child"] += 1
+            return None
+        else:
+            node = self._census.holder(ref.tid, ref.start_time) or self._same_tick(ref)
+            if node is None:
+                entity = entity_id(ref.start_time, ref.tid)
+                return self._census.shadow(entity, ref.tid, ref.start_time)
+        if isinstance(node, Thread):
+            return node.process
+        return node
+
+    def enter(self, node: Process) -> None:
+        """Put a process among those in memory, and end the holders of its tid before it."""
+        self._census.shadows.pop(node.entity_id, None)
+        node.evicted = False
+        self._census.processes[node.entity_id] = node
+        self._enlist(node)
+        self.on_arrival(node)
+        if len(self._census.processes) > self._census.process_cache:
+            self._census.evict_surplus(node.start)
+
+    def _admit(self, task: Task) -> Process:
+        start = task.start_time
+        assert start is not None
+        entity = entity_id(start, task.tid)
+        node = self._census.shadows.get(entity)
+        if node is None:
+            node = Process(entity, task.tid, start)
+            if self._census.was_evicted(entity):
+                node.extra.horizon = self._census.horizon
+        self.enter(node)
+        return node
+
+    def _admit_thread(self, task: Task, process: Process) -> Thread:
+        start = task.start_time
+        assert start is not None
+        thread = Thread(entity_id(start, task.tid), task.tid, start, process)
+        self._census.threads[thread.entity_id] = thread
+        if process.threads is None:
+            process.threads = set()
+        process.threads.add(thread.entity_id)
+        process.extra.living_threads += 1
+        if start > process.last_branch:
+            process.last_branch = start
+        self._enlist(thread)
+        self._census.evict_surplus_threads()
+        self.on_arrival(thread)
+        return thread
+
+    def _enlist(self, node: Process | Thread) -> None:
+        older, newer_start = self._census.enlist(node)
+        if older is not None and older.ended > node.start:
+            self._lifespans.infer_end(older, node.start)
+        if node.ended > newer_start:
+            self._lifespans.infer_end(node, newer_start)
+
+    def _same_tick(self, task: Task) -> Process | Thread | None:
+        """A task known from /proc by tick only, or an exact one that a /proc row means."""
+        start = task.start_time
+        assert start is not None
+        tick = start - start % CLOCK_TICK_NS
+        node = self._census.holder_at(task.tid, tick + CLOCK_TICK_NS - 1)
+        if node is None or node.start < tick:
+            return None
+        if start == tick:
+            return node
+        if node.rare.approximate:
+            self._correct(node, start)
+            return node
+        return None
+
+    def _correct(self, node: Process | Thread, start: int) -> None:
+        """Give a task its exact start, and so its real id; the old id stays as an alias."""
+        registry: dict[int, Any] = (
+            self._census.processes if isinstance(node, Process) else self._census.threads
+        )
+        old, new = node.entity_id, entity_id(start, node.tid)
+        del registry[old]
+        registry[new] = node
+        if len(self.aliases) < self._census.process_cache:
+            self.aliases[old] = new
+        owner = node.parent if isinstance(node, Process) else node.process
+        if owner is not None:
+            siblings = owner.children if isinstance(node, Process) else owner.threads
+            if siblings is not None and old in siblings:
+                siblings.discard(old)
+                siblings.add(new)
+        node.entity_id, node.start, node.extra.approximate = new, start, False

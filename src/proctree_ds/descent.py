@@ -1,0 +1,168 @@
+"""Who made whom: parents and creators as events name them, in whatever order they come.
+
+A fork names the original parent for good. Without one, the earliest event that names a parent
+stands for it; later ones that name another are kept as re-parenting. Whoever is named before it
+was ever seen is waited for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from proctree_ds.admission import Admission
+from proctree_ds.census import Census
+from proctree_ds.inheritance import Inheritance, note_ties
+from proctree_ds.lifespans import Lifespans
+from proctree_ds.model import NEVER, Fork, Task
+from proctree_ds.process import Process, Thread
+
+__all__ = ["PARENTS_LIMIT", "Descent", "distinct"]
+
+PARENTS_LIMIT: Final = 64
+"""Later parents kept of one process."""
+
+
+class Descent:
+    """Links processes to their parents, and threads and processes to their creators."""
+
+    def __init__(
+        self,
+        census: Census,
+        faults: Counter[str],
+        admission: Admission,
+        inheritance: Inheritance,
+        lifespans: Lifespans,
+    ) -> None:
+        self._census = census
+        self._faults = faults
+        self._admission = admission
+        self._inheritance = inheritance
+        self._lifespans = lifespans
+        self.by_pid_only: dict[int, set[int]] = {}
+        """Ids of processes whose parent was named by pid alone, by that pid."""
+        self.awaited: dict[Task, list[int]] = {}
+        """Ids of tasks whose creator is not known yet, by that creator."""
+        admission.on_arrival = self._arrived
+
+    def parent_of(self, node: Process, ref: Task | None) -> Process | None:
+        """The parent that an event names for `node`, unless that would close a cycle."""
+        if ref is not None and ref.tid == 0:
+            node.extra.has_no_parent = True
+            return None
+        parent = self._admission.referred(ref, node.start)
+        if ref is not None and ref.start_time is None:
+            waiting = self.by_pid_only.setdefault(ref.tid, set())
+            if len(self.by_pid_only) + len(waiting) <= self._census.process_cache:
+                waiting.add(node.entity_id)
+        ancestor = parent
+        while ancestor is not None and ancestor.start == node.start:
+            if ancestor is node:
+                self._faults["cycle"] += 1
+                return None
+            ancestor = ancestor.parent
+        return parent
+
+    def link_creator(self, node: Process | Thread, event: Fork) -> None:
+        """Find whom `node` was copied from: its parent, or whoever called clone."""
+        creator = self._creator_of(node, event)
+        if isinstance(creator, Thread):
+            node.extra.creator = creator
+            creator = creator.process
+        origin: Process | None
+        if isinstance(node, Thread):
+            origin = node.process
+            note_ties(node, node.rare.creator or origin)
+        else:
+            if creator is not None and creator is not node.parent and creator is not node:
+                node.extra.copied_from = creator
+                if creator.children is None:
+                    creator.children = set()
+                creator.children.add(node.entity_id)
+            origin = node.rare.copied_from or node.parent
+            if origin is None:
+                return
+            note_ties(node, origin)
+        if node.start > origin.last_branch:
+            origin.last_branch = node.start
+        self._inheritance.reinherit(node)
+
+    def learn_parent(self, node: Process, time: int, ref: Task | None) -> None:
+        """A later event names the parent: the first such stands for a fork that was not seen."""
+        if ref is None or ref.tid == 0:
+            if ref is not None:
+                node.extra.has_no_parent = True
+            return
+        original = node.parent.task if node.parent is not None else None
+        if ref.start_time is None:
+            if original is None:
+                self._adopt(node, self.parent_of(node, ref))
+            return
+        if ref == node.task:
+            self._faults["cycle"] += 1
+            return
+        if node.fork is not None:
+            if ref != original or node.rare.parents:
+                node.extra.parents = distinct(original, [*(node.rare.parents or ()), (time, ref)])
+            return
+        statements = distinct(None, [*(node.rare.parents or ()), (time, ref)])
+        assert statements is not None
+        node.extra.parents = statements
+        if statements[0][1] != original:
+            self._adopt(node, self.parent_of(node, statements[0][1]))
+
+    def _creator_of(self, node: Process | Thread, event: Fork) -> Process | Thread | None:
+        """Who called clone, None where that is the parent; one not known yet is waited for."""
+        ref = event.creator
+        if ref is None or ref == event.parent or ref.start_time is None:
+            return None
+        if ref.start_time > node.start:
+            self._faults["creator_younger_than_child"] += 1
+            return None
+        creator = self._census.holder(ref.tid, ref.start_time)
+        if creator is None and len(self.awaited) < self._census.process_cache:
+            self.awaited.setdefault(ref, []).append(node.entity_id)
+        return creator
+
+    def _arrived(self, node: Process | Thread) -> None:
+        """A new task may be the creator or the parent that others named before it came."""
+        if self.awaited:
+            self._link_created(node)
+        if isinstance(node, Process):
+            for child_id in self.by_pid_only.get(node.tid, ()):
+                child = self._census.processes.get(child_id)
+                if child is not None and node.start <= child.start:
+                    known = child.parent
+                    if known is None or known.start < node.start:
+                        self._adopt(child, node)
+
+    def _link_created(self, creator: Process | Thread) -> None:
+        for entity in self.awaited.pop(Task(creator.tid, creator.start), ()):
+            node = self._census.processes.get(entity) or self._census.threads.get(entity)
+            if node is not None and node.fork is not None:
+                self.link_creator(node, node.fork)
+
+    def _adopt(self, node: Process, parent: Process | None) -> None:
+        """Take `parent` for the original parent of a process whose fork was not seen."""
+        if parent is None:
+            return
+        self._census.set_parent(node, parent)
+        if node.start > parent.last_branch:
+            parent.last_branch = node.start
+        note_ties(node, parent)
+        if parent.ended != NEVER:
+            self._lifespans.bequeath(parent)
+        self._inheritance.reinherit(node)
+
+
+def distinct(
+    original: Task | None, statements: list[tuple[int, Task]]
+) -> list[tuple[int, Task]] | None:
+    """The statements in order of time, without those that name the same parent again."""
+    distinct: list[tuple[int, Task]] = []
+    for time, parent in sorted(statements, key=lambda statement: statement[0]):
+        if parent != (distinct[-1][1] if distinct else original):
+            distinct.append((time, parent))
+    if len(distinct) > PARENTS_LIMIT:
+        del distinct[1 : len(distinct) - PARENTS_LIMIT + 1]
+    return distinct or None
