@@ -104,9 +104,32 @@ class _Runner:
         )
 
 
-_Make = Callable[[Any, EventView], TaskEvent]
-_Plan = tuple[_Make, tuple[_Runner, ...], tuple[_Runner, ...]]
-"""How to see a kind of event, who wants it from a host process, who from one in a container."""
+_Pairs = tuple[tuple[Callable[[Any], Any], _Runner], ...]
+
+
+class _Plan:
+    """Whom one kind of event goes to, by origin, and how many of it went there.
+
+    Events are counted here, once each, and not at every signature; `fold` hands the counts over.
+    """
+
+    __slots__ = ("container", "container_events", "host", "host_events", "is_split", "make")
+
+    def __init__(
+        self, make: Callable[[Any, EventView], TaskEvent] | None, host: _Pairs, container: _Pairs
+    ) -> None:
+        self.make = make
+        self.host = host
+        self.container = container
+        self.is_split = host != container
+        self.host_events = self.container_events = 0
+
+    def fold(self) -> None:
+        for _, runner in self.host:
+            runner.events += self.host_events
+        for _, runner in self.container:
+            runner.events += self.container_events
+        self.host_events = self.container_events = 0
 
 
 class Engine:
@@ -191,10 +214,7 @@ class Engine:
                 continue
             found: list[dict[str, Any]] = []
             problem = self._guarded(runner, runner.signature.on_signal, signal, found)
-            if problem is not None:
-                self._failed(runner, problem)
-            if found:
-                self._deliver(runner, signal, found)
+            self._settle(runner, signal, problem, found)
 
     def close(self) -> None:
         """Close the signatures and stop watching. Twice is fine."""
@@ -212,6 +232,7 @@ class Engine:
 
     def statistics(self) -> dict[str, SignatureStatistics]:
         """What each signature did so far, by signature id."""
+        self._fold()
         return {runner.identity.id: runner.statistics() for runner in self._runners}
 
     # ------------------------------------------------------------------------------ the apartness
@@ -220,43 +241,82 @@ class Engine:
         plans = self._plans
         watchdog = self._watchdog
         view = self._view
+        raw: Any
         for raw in events:
             plan = plans.get(type(raw))
             if plan is None:
-                if type(raw) is Loss:
-                    base = view.tree.boot_time
-                    self.signal(LossSignal(base + raw.since, base + raw.time, raw.lost))
                 continue
-            make, runners, in_container = plan
-            event = make(raw, view)
-            if runners is not in_container and event.container_id is not None:
-                runners = in_container
+            if plan.make is None:
+                base = view.tree.boot_time
+                self.signal(LossSignal(base + raw.since, base + raw.time, raw.lost))
+                continue
+            event = plan.make(raw, view)
+            pairs = plan.host
+            if plan.is_split and event.container_id is not None:
+                pairs = plan.container
+                plan.container_events += 1
+            else:
+                plan.host_events += 1
             watchdog.subject = event
             self._until_timed -= 1
-            is_timed = self._until_timed < 0
-            if is_timed:
+            if self._until_timed < 0:
                 self._until_timed = self._timed_gap()
-            for runner in runners:
-                began = perf_counter_ns() if is_timed else 0
-                found: list[dict[str, Any]] | None = None
-                problem: BaseException | None = None
-                runner.events += 1
+                for _, runner in pairs:
+                    self._timed_call(runner, event)
+                continue
+            for on_event, runner in pairs:
                 watchdog.running = runner
                 try:
-                    result = runner.on_event(event)
-                    if result is not None:
-                        found = []
-                        self._collect(result, found)
+                    result = on_event(event)
                 except BaseException as error:  # noqa: BLE001 - a signature may raise anything
-                    problem = error
-                watchdog.running = None
-                if is_timed and not isinstance(problem, SignatureTimeout):
-                    self._account(runner, perf_counter_ns() - began)
-                if problem is not None:
-                    self._failed(runner, problem)
-                    problem = None  # its traceback holds this frame
-                if found:
-                    self._deliver(runner, event, found)
+                    watchdog.running = None
+                    self._failed(runner, error)
+                else:
+                    if result is not None:
+                        self._take(runner, event, result, [])
+            watchdog.running = None
+
+    def _timed_call(self, runner: _Runner, event: TaskEvent) -> None:
+        """One call of `on_event`, and how long it took."""
+        found: list[dict[str, Any]] = []
+        problem: BaseException | None = None
+        self._watchdog.running = runner
+        began = perf_counter_ns()
+        try:
+            result = runner.on_event(event)
+            if result is not None:
+                self._collect(result, found)
+        except BaseException as error:  # noqa: BLE001 - a signature may raise anything
+            problem = error
+        spent = perf_counter_ns() - began
+        self._watchdog.running = None
+        if not isinstance(problem, SignatureTimeout):
+            self._account(runner, spent)
+        self._settle(runner, event, problem, found)
+
+    def _take(
+        self, runner: _Runner, event: TaskEvent, result: object, found: list[dict[str, Any]]
+    ) -> None:
+        """Collect what a call of `on_event` gave back, still watched: it may be a generator."""
+        problem: BaseException | None = None
+        try:
+            self._collect(result, found)
+        except BaseException as error:  # noqa: BLE001 - a signature may raise anything
+            problem = error
+        self._watchdog.running = None
+        self._settle(runner, event, problem, found)
+
+    def _settle(
+        self,
+        runner: _Runner,
+        event: TaskEvent | Signal,
+        problem: BaseException | None,
+        found: list[dict[str, Any]],
+    ) -> None:
+        if problem is not None:
+            self._failed(runner, problem)
+        if found:
+            self._deliver(runner, event, found)
 
     def _guarded(
         self,
@@ -362,16 +422,20 @@ class Engine:
 
     def _plan(self) -> None:
         """Work out, for each kind of event, whom it goes to. Changes the table in place."""
+        self._fold()
         self._plans.clear()
+        self._plans[Loss] = _Plan(None, (), ())
         for raw_type, (name, make) in MAKERS.items():
-            by_origin = {
-                origin: tuple(r for r in self._runners if r.wants(name, origin))
+            host, container = (
+                tuple((r.on_event, r) for r in self._runners if r.wants(name, origin))
                 for origin in ("host", "container")
-            }
-            host, container = by_origin["host"], by_origin["container"]
+            )
             if host or container:
-                same = host == container
-                self._plans[raw_type] = (make, host, host if same else container)
+                self._plans[raw_type] = _Plan(make, host, container)
+
+    def _fold(self) -> None:
+        for plan in self._plans.values():
+            plan.fold()
 
     # ----------------------------------------------------------------------------- whole findings
 
@@ -408,7 +472,9 @@ class Engine:
                 return
 
 
-_CALLERS: Final = frozenset({Engine._dispatch.__code__, Engine._guarded.__code__})
+_CALLERS: Final = frozenset(
+    call.__code__ for call in (Engine._dispatch, Engine._timed_call, Engine._take, Engine._guarded)
+)
 _COLLECTORS: Final = frozenset({Engine._collect.__code__, plain.__code__, describe.__code__})
 _SIGNAL_NAMES: Final[dict[type, str]] = {
     EndOfSource: "end_of_source",

@@ -92,7 +92,6 @@ class TaskEvent(msgspec.Struct, gc=False, eq=False):
     cwd = _Stated[str]()
     root = _Stated[str]()
     interpreter = _Stated[FileInfo]()
-    script = _Stated[str]()
     env = _Stated[dict[str, str]]()
     uid = _Stated[int]()
     euid = _Stated[int]()
@@ -176,6 +175,18 @@ class TaskEvent(msgspec.Struct, gc=False, eq=False):
             return entity_id(parent.start_time, parent.tid)
         return cast("int | None", self._answer("parent_entity_id"))
 
+    @property
+    def is_reparented(self) -> bool:
+        """Whether the parent as of the event is another one than that which made the process."""
+        now: Task | None = self._raw.parent
+        leader = self._leader()
+        node = self._view.tree.process(entity_id(cast("int", leader.start_time), leader.tid))
+        first = None if node is None else node.parent
+        if now is not None and now.start_time is not None and first is not None:
+            return first.tid != now.tid or first.start != now.start_time
+        made_by = self._answer("original_parent_entity_id")
+        return made_by is not None and made_by != self.parent_entity_id
+
     def to_dict(self) -> dict[str, Any]:
         """The event as plain data that JSON can hold: what every event gives, then its own."""
         common = {name: getattr(self, name) for name in _COMMON}
@@ -234,6 +245,9 @@ class ExecEvent(TaskEvent, gc=False, eq=False):
     comm: str | None = None
     executable: FileInfo | None = None
     argv: tuple[str, ...] | None = None
+    script: str | None = None
+
+    program: str | None = None
 
     @property
     def argv_truncated(self) -> bool:
@@ -282,6 +296,7 @@ class _OtherEvent(TaskEvent, gc=False, eq=False):
             return None
 
     executable = _Stated[FileInfo]()
+    script = _Stated[str]()
     argv = _Stated[tuple[str, ...]]()
 
 
@@ -454,11 +469,17 @@ def _make_exec(raw: Exec, view: EventView) -> ExecEvent:
     facts = raw.facts
     if type(facts) is State:
         image = facts.image
-        return ExecEvent(raw, view, None, facts.comm, image.executable, image.argv)
+        file = image.executable
+        path = None if file is None else file.path
+        program = None if path is None else path.rpartition("/")[2]
+        return ExecEvent(raw, view, None, facts.comm, file, image.argv, image.script, program)
     event = ExecEvent(raw, view)
     event.comm = event._attribute("comm")
     event.executable = event._attribute("executable")
     event.argv = event._attribute("argv")
+    event.script = event._attribute("script")
+    if event.executable is not None and event.executable.path is not None:
+        event.program = event.executable.path.rpartition("/")[2]
     return event
 
 
