@@ -38,7 +38,13 @@ VERSION: Final = 1
 """PT_WIRE_VERSION. Raised when an offset, a size or a meaning changes."""
 
 FORK, EXEC, EXIT, SNAPSHOT, CGROUP = range(1, 6)
-KIND_NAMES: Final = {FORK: "fork", EXEC: "exec", EXIT: "exit", SNAPSHOT: "snapshot", CGROUP: "cgroup"}
+KIND_NAMES: Final = {
+    FORK: "fork",
+    EXEC: "exec",
+    EXIT: "exit",
+    SNAPSHOT: "snapshot",
+    CGROUP: "cgroup",
+}
 
 # enum pt_flag
 CUT_NAMES: Final = (
@@ -239,7 +245,8 @@ class Decoder:
     def decode(self, buffer: Buffer, offset: int, length: int) -> Event | None:
         """The event of the one record at `offset`; None for a record that tells no event."""
         if length < HEADER.size or offset + length > len(buffer):
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         (word,) = _WORD.unpack_from(buffer, offset)
         return self.decoders.get(word, self.unknown)(buffer, offset, length)
 
@@ -268,14 +275,16 @@ class Decoder:
     def fork(self, buffer: Buffer, offset: int, length: int) -> Fork | None:
         """sched_process_fork."""
         if length != _FORK_BYTES:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         _, _, _, time, task, leader, parent, ns_tid, ns_pid, creator, comm, context = _unpack_fork(
             buffer, offset
         )
         tasks = self._tasks
         child = tasks[task]
         if child is None:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         return Fork(
             time,
             child,
@@ -291,14 +300,16 @@ class Decoder:
     def exit(self, buffer: Buffer, offset: int, length: int) -> Exit | None:
         """sched_process_exit. The status is that of wait(2)."""
         if length != _EXIT_BYTES:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         _, _, flags, time, task, leader, parent, _, _, reaper, status, _ = _unpack_exit(
             buffer, offset
         )
         tasks = self._tasks
         ended = tasks.pop(task, None) or _task(task)
         if ended is None:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         signal = status & 0x7F
         return Exit(
             time,
@@ -315,7 +326,8 @@ class Decoder:
     def exec(self, buffer: Buffer, offset: int, length: int) -> Exec | None:
         """sched_process_exec: the whole state of the process as it begins its new image."""
         if length < _EXEC_BYTES:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         (
             _, _, flags, time, task, _, parent, ns_tid, ns_pid, comm, context, old_tid,
             paths_length, script_length, cgroup_length, argv_length, env_length, places,
@@ -327,7 +339,8 @@ class Decoder:
         end = env_at + env_length
         process = self._tasks[task]
         if end != offset + length or process is None:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         executable, interpreter, cwd, root = self._places[places + buffer[paths_at:script_at]]
         script = None
         if flags & _HAS_SCRIPT:
@@ -363,7 +376,8 @@ class Decoder:
     def snapshot(self, buffer: Buffer, offset: int, length: int) -> Snapshot | None:
         """A task that the iterator met. `given` holds what the kernel could tell."""
         if length < _EXEC_BYTES:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         (
             _, _, flags, time, raw_task, leader, parent, ns_tid, ns_pid, comm, context, _,
             paths_length, script_length, cgroup_length, argv_length, env_length, places,
@@ -375,10 +389,12 @@ class Decoder:
         end = env_at + env_length
         task = self._tasks[raw_task]
         if end != offset + length or task is None:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return None
         if not flags & _CUT_CGROUP:
-            self._learn_cgroup(_CGROUP_ID.unpack_from(context, _CGROUP_ID_AT)[0],
-                               buffer[cgroup_at:argv_at])
+            self._learn_cgroup(
+                _CGROUP_ID.unpack_from(context, _CGROUP_ID_AT)[0], buffer[cgroup_at:argv_at]
+            )
         if flags & _CUT_ANY:
             self._count_cuts(flags)
         executable, interpreter, cwd, root = self._places[
@@ -416,16 +432,18 @@ class Decoder:
     def cgroup(self, buffer: Buffer, offset: int, length: int) -> None:
         """The path of a cgroup id, sent before the first event that names the id."""
         if length < CGROUP_RECORD.size:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return
         _, _, flags, _, cgroup_id, path_length, _ = CGROUP_RECORD.unpack_from(buffer, offset)
         path_at = offset + CGROUP_RECORD.size
         if path_at + path_length != offset + length:
-            return self.unknown(buffer, offset, length)
+            self.malformed += 1
+            return
         if flags & _CUT_ANY:
             self._count_cuts(flags)
         else:
             self._learn_cgroup(cgroup_id, buffer[path_at : path_at + path_length])
-        return None
+        return
 
     # ------------------------------------------------------------------------ what is shared
 

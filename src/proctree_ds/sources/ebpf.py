@@ -23,7 +23,7 @@ from typing import Final
 
 from proctree_ds.clock import boot_now, measure_boot_time
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
-from proctree_ds.model import Event, Header, Loss, Snapshot
+from proctree_ds.model import Event, Exec, Exit, Fork, Header, Loss, Snapshot
 from proctree_ds.sources.libbpf import BpfObject, LibbpfError, LibbpfMissing
 from proctree_ds.sources.ringbuf import Ring
 from proctree_ds.wire import KIND_NAMES, Decoder
@@ -52,7 +52,7 @@ DEFAULT_ENV_NAMES: Final = (
 _OBJECT: Final = Path(__file__).parent.parent / "_bpf" / "proctree.bpf.o"
 _KERNEL_BTF: Final = Path("/sys/kernel/btf/vmlinux")
 
-_DRAIN_DELAY: Final = 0.005
+_DRAIN_DELAY: Final = 0.010
 """Seconds between two looks at the ring while events come: a burst is read in one go."""
 _IDLE: Final = 1.0
 """Seconds after which an empty batch tells the reader that nothing happened."""
@@ -100,7 +100,7 @@ class EbpfSource:
         self._constants = _config_bytes(_hierarchy(), self._names)
         self._ring_bytes = ring_bytes
         self._decoder = Decoder()
-        self._events: Counter[str] = Counter(fork=0, exec=0, exit=0, snapshot=0)
+        self._events: Counter[type[Event]] = Counter({Fork: 0, Exec: 0, Exit: 0, Snapshot: 0})
         self._misses = 0
         self._misses_checked = 0
         self._lost_seen = 0
@@ -113,7 +113,7 @@ class EbpfSource:
             self._lost_map = mmap.mmap(
                 self._object.map_fd("lost"), mmap.PAGESIZE, prot=mmap.PROT_READ
             )
-            self._lost = memoryview(self._lost_map).cast("Q")
+            self._lost = memoryview(self._lost_map)[: 8 * (max(KIND_NAMES) + 1)].cast("Q")
             self._checked = boot_now()
             for program in (*_EVENT_PROGRAMS, self._picture_program):
                 self._object.attach(program)
@@ -196,7 +196,7 @@ class EbpfSource:
         while more:
             events, more = self._ring.drain(decoder.decoders, decoder.unknown)
             events.sort(key=_time_of)
-            self._events.update(map(_kind_of, events))
+            self._events.update(map(type, events))
             events += self._losses()
             if events:
                 yield events
@@ -210,7 +210,7 @@ class EbpfSource:
         finally:
             os.close(fd)
         snapshots = self._decoder.pictures(b"".join(chunks))
-        self._events["snapshot"] += len(snapshots)
+        self._events[Snapshot] += len(snapshots)
         if self._picture_program == "picture_sleeping":
             return snapshots
         return [_with_arguments(snapshot, self._names) for snapshot in snapshots]
@@ -258,7 +258,7 @@ class EbpfSource:
         """
         if self._closed:
             return self._counters
-        counters = dict(self._events)
+        counters = {kind.__name__.lower(): count for kind, count in self._events.items()}
         for kind, name in KIND_NAMES.items():
             counters[f"lost_{name}"] = self._lost[kind]
         counters["lost_skipped"] = self._misses
@@ -266,10 +266,6 @@ class EbpfSource:
             counters[f"truncated_{name}"] = count
         counters["malformed"] = self._decoder.malformed
         return counters
-
-
-def _kind_of(event: Event) -> str:
-    return type(event).__name__.lower()
 
 
 def _header() -> Header:

@@ -21,11 +21,9 @@ _LOG_BYTES: Final = 1 << 16
 _DEBUG: Final = 2
 """LIBBPF_DEBUG, the level that is left out."""
 
-_PrintFunction = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p
-)
+_PrintFunction = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
 
-_POINTERS: Final = {
+_POINTERS: Final[dict[str, tuple[Any, ...]]] = {
     "bpf_object__open_file": (ctypes.c_char_p, ctypes.c_void_p),
     "bpf_object__find_program_by_name": (ctypes.c_void_p, ctypes.c_char_p),
     "bpf_object__find_map_by_name": (ctypes.c_void_p, ctypes.c_char_p),
@@ -33,7 +31,7 @@ _POINTERS: Final = {
     "bpf_program__attach": (ctypes.c_void_p,),
     "bpf_program__attach_iter": (ctypes.c_void_p, ctypes.c_void_p),
 }
-_NUMBERS: Final = {
+_NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
     "bpf_object__load": (ctypes.c_void_p,),
     "bpf_program__set_autoload": (ctypes.c_void_p, ctypes.c_bool),
     "bpf_program__fd": (ctypes.c_void_p,),
@@ -216,9 +214,7 @@ class BpfObject:
 
     def iterator(self, program: str) -> int:
         """A new file descriptor that reads what an attached iterator program writes."""
-        link = self._library.number(
-            f"link of {program}", "bpf_link__fd", self._links[program]
-        )
+        link = self._library.number(f"link of {program}", "bpf_link__fd", self._links[program])
         return self._library.number(f"iterate {program}", "bpf_iter_create", link)
 
     def recursion_misses(self, program: str) -> int:
@@ -228,9 +224,7 @@ class BpfObject:
         """
         info = _ProgramInfo()
         size = ctypes.c_uint32(ctypes.sizeof(info))
-        fd = self._library.number(
-            f"program {program}", "bpf_program__fd", self._program(program)
-        )
+        fd = self._library.number(f"program {program}", "bpf_program__fd", self._program(program))
         self._library.number(
             f"info of {program}",
             "bpf_obj_get_info_by_fd",
