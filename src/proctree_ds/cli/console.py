@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from proctree_ds.cli.findings import visible
+from proctree_ds.sinks.escape import visible
 
 if TYPE_CHECKING:
     from proctree_ds.pipeline import Summary

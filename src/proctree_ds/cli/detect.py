@@ -198,7 +198,7 @@ def _open_log(path: str | None) -> Any:
 
 
 def _sink(output: str | None) -> Sink:
-    from proctree_ds.cli.findings import JsonLines
+    from proctree_ds.sinks.jsonl import JsonLines
 
     return JsonLines(sys.stdout.buffer)
 

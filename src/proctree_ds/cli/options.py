@@ -15,7 +15,7 @@ import msgspec
 from proctree_ds.clock import parse_duration
 from proctree_ds.errors import InvalidTime
 
-__all__ = ["CACHE_LIMIT", "TreeOptions", "duration", "size", "tree_options", "version"]
+__all__ = ["CACHE_LIMIT", "TreeOptions", "duration", "entity", "size", "tree_options", "version"]
 
 CACHE_LIMIT: Final = 16_777_216
 """The largest cache that can be asked for, in processes or threads: more than any machine has."""
@@ -95,6 +95,18 @@ def size(_: click.Context, __: click.Parameter, value: str | None) -> int | None
     if match is None:
         raise click.BadParameter(f"{value!r} is no size: write for example 8M, 512K or 65536")
     return int(match[1]) * _UNITS[match[2].upper()]
+
+
+def entity(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
+    """An entity id: 64 bits, decimal or 0x and hexadecimal."""
+    if value is None:
+        return None
+    if not re.fullmatch(r"\d{1,20}|0[xX][0-9a-fA-F]{1,16}", value, re.ASCII):
+        raise click.BadParameter(f"{value!r} is no entity id: write 12345 or 0x3039")
+    number = int(value, 16) if value[:2] in ("0x", "0X") else int(value)
+    if not 0 < number < 1 << 64:
+        raise click.BadParameter(f"{value!r} is no entity id: it has 64 bits and is not 0")
+    return number
 
 
 def version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:

@@ -1,0 +1,216 @@
+"""`proctree`: ask a recorded history, or the machine as it is now, as of an instant."""
+
+from __future__ import annotations
+
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from proctree_ds.cli.answers import Asked
+from proctree_ds.cli.console import Console, abandon_output
+from proctree_ds.cli.options import TreeOptions, entity, tree_options, version
+from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
+
+if TYPE_CHECKING:
+    from proctree_ds.answers import ProcessInfo
+
+__all__ = ["main"]
+
+_COMMAND: Final = "proctree"
+_Command = TypeVar("_Command", bound=Callable[..., None])
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Ask who processes were, and who their ancestors were, as of an instant.
+
+    SOURCE is an event log (.jsonl, .gz, .zst), - for one on standard input, or live (the default):
+    the machine as it is now.
+
+    Exit status: 0 fine, 1 the source failed or there is no answer, 2 wrong usage.
+    """
+
+
+# ------------------------------------------------------------------------------- what all share
+
+
+def _source(command: _Command) -> _Command:
+    """The argument and options of every question; `_asked` takes them."""
+    for decorate in (
+        click.option(
+            "--skip-bad-lines", is_flag=True, help="Tell of lines that cannot be read, and go on."
+        ),
+        click.option(
+            "--proctree",
+            "options",
+            metavar="OPTION,...",
+            multiple=True,
+            callback=tree_options,
+            help="What is kept in memory: process-cache=N, thread-cache=N.",
+        ),
+        click.option(
+            "--output",
+            type=click.Choice(["json", "table"]),
+            help="json, an object a line, or table, for reading."
+            "  [default: table on a terminal, else json]",
+        ),
+        click.option(
+            "--at",
+            metavar="T",
+            help="As of when: epoch ns, ISO 8601, -5m (before the end), +2s (after the start)."
+            "  [default: the end]",
+        ),
+        click.argument("source", default="live"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _which(command: _Command) -> _Command:
+    """The options that name one process."""
+    command = click.option(
+        "--entity", "entity_id", metavar="ID", callback=entity, help="By entity id: 12 or 0xc."
+    )(command)
+    return click.option("--pid", type=click.IntRange(0), help="By process id, as of then.")(command)
+
+
+@contextmanager
+def _asked(
+    source: str, at: str | None, output: str | None, options: TreeOptions, skip_bad_lines: bool
+) -> Iterator[Asked]:
+    """What is asked, and how; what goes wrong on the way ends the command with a reason."""
+    from proctree_ds.cli.history import read_history
+    from proctree_ds.clock import parse_time
+
+    console = Console(_COMMAND)
+    try:
+        history = read_history(
+            source,
+            options,
+            skip_bad_lines=skip_bad_lines,
+            on_skip=lambda error: console.warn(f"skipped: {error}"),
+        )
+        if history.end is None:
+            raise DataNotFound(f"{source} holds no events: there is nothing to ask about")
+        time = history.end if at is None else parse_time(at, start=history.start, now=history.end)
+        yield Asked(history, time, output, console)
+    except BrokenPipeError:
+        abandon_output()
+    except (ConfigurationError, InvalidTime) as error:
+        raise click.UsageError(str(error)) from None
+    except (ProctreeError, OSError) as error:
+        console.fail(str(error))
+    if console.has_failed:
+        sys.exit(1)
+
+
+def _need_one(pid: int | None, entity_id: int | None) -> None:
+    if (pid is None) == (entity_id is None):
+        raise click.UsageError("which process? give --pid or --entity, one of them")
+
+
+# ----------------------------------------------------------------------------------- questions
+
+
+@main.command()
+@_source
+@click.option("--all", "with_exited", is_flag=True, help="Also those that had exited by then.")
+def ps(with_exited: bool, **common: Any) -> None:
+    """List the processes that lived at an instant, in the order of their starts."""
+    with _asked(**common) as asked:
+        asked.show_list(asked.processes(with_exited))
+
+
+@main.command()
+@_source
+@_which
+@click.option(
+    "--all",
+    "with_exited",
+    is_flag=True,
+    help="Also those that had exited by then, each below the process that made it.",
+)
+def tree(with_exited: bool, pid: int | None, entity_id: int | None, **common: Any) -> None:
+    """Draw the tree of processes at an instant, whole or below one of them."""
+    from proctree_ds.sinks.tree_view import descendants
+
+    if pid is not None and entity_id is not None:
+        raise click.UsageError("give --pid or --entity, not both")
+    with _asked(**common) as asked:
+        processes = asked.processes(with_exited)
+        known = {info.entity_id for info in processes}
+        children: defaultdict[int, list[ProcessInfo]] = defaultdict(list)
+        roots: list[ProcessInfo] = []
+        for info in processes:
+            parent = info.original_parent_entity_id if with_exited else info.parent_entity_id
+            if parent is not None and parent in known:
+                children[parent].append(info)
+            else:
+                roots.append(info)
+        if pid is not None or entity_id is not None:
+            roots = [asked.one(processes, pid, entity_id)]
+        asked.show_tree(list(descendants(roots, children)))
+
+
+@main.command()
+@_source
+@_which
+def process(pid: int | None, entity_id: int | None, **common: Any) -> None:
+    """Tell everything about one process as of an instant."""
+    _need_one(pid, entity_id)
+    with _asked(**common) as asked:
+        asked.show_one(asked.find(pid, entity_id))
+
+
+@main.command()
+@_source
+@_which
+@click.option("--max-depth", type=click.IntRange(0), help="So many ancestors at most.")
+def lineage(max_depth: int | None, pid: int | None, entity_id: int | None, **common: Any) -> None:
+    """Tell the ancestors of a process, each as it was when it made the next, the first on top."""
+    from proctree_ds.sinks.tree_view import chain
+
+    _need_one(pid, entity_id)
+    with _asked(**common) as asked:
+        found = asked.find(pid, entity_id)
+        ancestry = asked.answers.lineage(found.entity_id, asked.time, max_depth=max_depth)
+        asked.show_tree(chain(ancestry))
+        if ancestry.end in ("unknown_parent", "evicted"):
+            why = {"unknown_parent": "it was never seen", "evicted": "its history was dropped"}
+            asked.console.say(f"there is a parent above, but {why[ancestry.end]}")
+
+
+@main.command()
+@click.option(
+    "--of",
+    type=click.Choice(["event-log", "answers"]),
+    default="event-log",
+    show_default=True,
+    help="A line of an event log, or the answers of the data source by key.",
+)
+def schema(of: str) -> None:
+    """Print a JSON Schema."""
+    import json
+
+    from proctree_ds.datasource import DataSource
+    from proctree_ds.eventlog import json_schema
+    from proctree_ds.tree import ProcessTree
+
+    found = json_schema() if of == "event-log" else DataSource(ProcessTree()).schema()
+    click.echo(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,93 @@
+"""A process tree, or a lineage, as lines for a person: who made whom, when, and what it ran.
+
+    571     -4.0 h  alive         nginx  nginx: worker process
+   2201  +31.553 s  84 ms         └─ sh  sh -c id
+   2202  +31.560 s  2 ms exit 1      └─ id  id
+
+Nothing that a process controls gets here unescaped, no line is wider than asked for, and a chain
+of any depth costs a stack of Python objects, not of calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from proctree_ds.answers import ProcessInfo
+from proctree_ds.sinks.process_view import command_of, cut, life_of, name_of, started
+
+__all__ = ["DEPTH_SHOWN", "Line", "chain", "descendants", "draw"]
+
+DEPTH_SHOWN: Final = 24
+"""Levels that are indented. What is deeper stands at the last of them, with its depth."""
+
+_DIM: Final = "\x1b[2m"
+_BOLD: Final = "\x1b[1m"
+_OFF: Final = "\x1b[0m"
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One process in a drawing: its place (`branches`: for each level, whether more follows)."""
+
+    info: ProcessInfo
+    branches: tuple[bool, ...]
+    depth: int
+
+
+def chain(lineage: Iterable[ProcessInfo]) -> list[Line]:
+    """A lineage, which begins at the process, as lines that begin at the first ancestor."""
+    infos = list(lineage)[::-1]
+    return [
+        Line(info, (False,) * min(depth, DEPTH_SHOWN), depth) for depth, info in enumerate(infos)
+    ]
+
+
+def descendants(
+    roots: Sequence[ProcessInfo], children: Mapping[int, Sequence[ProcessInfo]]
+) -> Iterator[Line]:
+    """The processes at and below `roots`; `children` by the id of their parent. Each comes once."""
+    seen: set[int] = set()
+    stack = [Line(info, (), 0) for info in reversed(roots)]
+    while stack:
+        line = stack.pop()
+        entity = line.info.entity_id
+        if entity in seen:
+            continue
+        seen.add(entity)
+        yield line
+        below = children.get(entity, ())
+        depth = line.depth + 1
+        for index in range(len(below) - 1, -1, -1):
+            branches = line.branches
+            if depth <= DEPTH_SHOWN:
+                branches = (*branches, index < len(below) - 1)
+            stack.append(Line(below[index], branches, depth))
+
+
+def draw(
+    lines: Sequence[Line], *, width: int, since: int | None, color: bool = False
+) -> Iterator[str]:
+    """The lines as text of at most `width` characters; times count from `since` (epoch ns)."""
+    rows = [(str(line.info.pid), started(line.info, since), life_of(line.info)) for line in lines]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for line, (pid, time, life) in zip(lines, rows, strict=True):
+        facts = f"{pid:>{widths[0]}}  {time:>{widths[1]}}  {life:<{widths[2]}}  "
+        stem = _stem(line)
+        name = name_of(line.info)
+        command = cut(command_of(line.info), width - len(facts) - len(stem) - len(name) - 2)
+        if color:
+            yield f"{_DIM}{facts}{stem}{_OFF}{_BOLD}{name}{_OFF}  {command}"
+        else:
+            yield f"{facts}{stem}{name}  {command}".rstrip()
+
+
+def _stem(line: Line) -> str:
+    if not line.branches:
+        return ""
+    *above, last = line.branches
+    stem = "".join("│  " if more else "   " for more in above)
+    if line.depth > DEPTH_SHOWN:
+        return f"{stem}⋮ {line.depth} "
+    return stem + ("├─ " if last else "└─ ")
