@@ -52,7 +52,7 @@ def visible(text: str) -> str:
 
 
 def _is_hidden(character: str, category: str) -> bool:
-    if character in " ":
+    if character == " ":
         return False
     return (
         character == "\\"

@@ -1,6 +1,6 @@
-"""Findings as JSON, one object a line: for programs, and for whoever reads them later.
+r"""Findings as JSON, one object a line: for programs, and for whoever reads them later.
 
-Bytes that were no UTF-8 are written as the escapes `\\udc80` to `\\udcff`, from which Python's own
+Bytes that were no UTF-8 are written as the escapes `\udc80` to `\udcff`, from which Python's own
 `json` restores them. A line break never stands inside of a line.
 """
 
