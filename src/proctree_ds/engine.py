@@ -19,7 +19,6 @@ from proctree_ds.datasource import DataSource
 from proctree_ds.detection import (
     LINEAGE_DEPTH,
     Detection,
-    SignatureIdentity,
     describe,
     plain,
     type_name,
@@ -34,6 +33,7 @@ from proctree_ds.report import (
     message_of,
     place_of,
 )
+from proctree_ds.runner import Plan, Runner
 from proctree_ds.signature import (
     AnyDataSource,
     EndOfSource,
@@ -52,84 +52,6 @@ __all__ = ["Detection", "Engine", "EngineLimits", "Report", "SignatureStatistics
 
 _FULLY_TIMED_EVENTS: Final = 256
 """After a slow call, so many events are timed one and all."""
-
-
-class _Runner:
-    """One signature in the engine's care: its counters, and whether it still runs."""
-
-    __slots__ = (
-        "errors",
-        "events",
-        "findings",
-        "identity",
-        "is_open",
-        "off_because",
-        "on_event",
-        "signature",
-        "slow_calls",
-        "timed_calls",
-        "timed_ns",
-        "timeouts",
-    )
-
-    def __init__(self, signature: Signature) -> None:
-        about = signature.metadata
-        self.signature = signature
-        self.on_event = signature.on_event
-        self.identity = SignatureIdentity(
-            about.id, about.version, about.name, about.severity, about.techniques, about.tags
-        )
-        self.events = self.findings = self.errors = self.timeouts = 0
-        self.slow_calls = self.timed_calls = self.timed_ns = 0
-        self.is_open = False
-        self.off_because: str | None = "not started"
-
-    def wants(self, name: str, origin: str) -> bool:
-        return self.off_because is None and any(
-            name in selector.events and selector.origin in ("*", origin)
-            for selector in self.signature.selectors
-        )
-
-    def statistics(self) -> SignatureStatistics:
-        spent = self.timed_ns * self.events // self.timed_calls if self.timed_calls else 0
-        return SignatureStatistics(
-            events=self.events,
-            findings=self.findings,
-            errors=self.errors,
-            timeouts=self.timeouts,
-            slow_calls=self.slow_calls,
-            nanoseconds=spent,
-            is_enabled=self.off_because is None,
-            off_because=self.off_because,
-        )
-
-
-_Pairs = tuple[tuple[Callable[[Any], Any], _Runner], ...]
-
-
-class _Plan:
-    """Whom one kind of event goes to, by origin, and how many of it went there.
-
-    Events are counted here, once each, and not at every signature; `fold` hands the counts over.
-    """
-
-    __slots__ = ("container", "container_events", "host", "host_events", "is_split", "make")
-
-    def __init__(
-        self, make: Callable[[Any, EventView], TaskEvent] | None, host: _Pairs, container: _Pairs
-    ) -> None:
-        self.make = make
-        self.host = host
-        self.container = container
-        self.is_split = host != container
-        self.host_events = self.container_events = 0
-
-    def fold(self) -> None:
-        for _, runner in self.host:
-            runner.events += self.host_events
-        for _, runner in self.container:
-            runner.events += self.container_events
-        self.host_events = self.container_events = 0
 
 
 class Engine:
@@ -159,8 +81,8 @@ class Engine:
         self._on_finding = on_finding
         self._on_report = on_report
         self._limits = limits
-        self._runners = [_Runner(signature) for signature in signatures]
-        self._plans: dict[type, _Plan] = {}
+        self._runners = [Runner(signature) for signature in signatures]
+        self._plans: dict[type, Plan] = {}
         self._last_time: int | None = None
         self._until_timed = 0
         self._fully_timed = 0
@@ -276,7 +198,7 @@ class Engine:
                         self._take(runner, event, result, [])
             watchdog.running = None
 
-    def _timed_call(self, runner: _Runner, event: TaskEvent) -> None:
+    def _timed_call(self, runner: Runner, event: TaskEvent) -> None:
         """One call of `on_event`, and how long it took."""
         found: list[dict[str, Any]] = []
         problem: BaseException | None = None
@@ -295,7 +217,7 @@ class Engine:
         self._settle(runner, event, problem, found)
 
     def _take(
-        self, runner: _Runner, event: TaskEvent, result: object, found: list[dict[str, Any]]
+        self, runner: Runner, event: TaskEvent, result: object, found: list[dict[str, Any]]
     ) -> None:
         """Collect what a call of `on_event` gave back, still watched: it may be a generator."""
         problem: BaseException | None = None
@@ -308,7 +230,7 @@ class Engine:
 
     def _settle(
         self,
-        runner: _Runner,
+        runner: Runner,
         event: TaskEvent | Signal,
         problem: BaseException | None,
         found: list[dict[str, Any]],
@@ -320,7 +242,7 @@ class Engine:
 
     def _guarded(
         self,
-        runner: _Runner,
+        runner: Runner,
         call: Callable[..., Any],
         argument: object,
         found: list[dict[str, Any]] | None,
@@ -364,7 +286,7 @@ class Engine:
             if isinstance(result, Generator):
                 result.close()  # here, where it is watched, and not whenever it is collected
 
-    def _failed(self, runner: _Runner, problem: BaseException) -> None:
+    def _failed(self, runner: Runner, problem: BaseException) -> None:
         limits = self._limits
         if isinstance(problem, KeyboardInterrupt):
             raise problem
@@ -387,7 +309,7 @@ class Engine:
             return 0
         return self._limits.timed_every - 1
 
-    def _account(self, runner: _Runner, spent_ns: int) -> None:
+    def _account(self, runner: Runner, spent_ns: int) -> None:
         limits = self._limits
         runner.timed_calls += 1
         runner.timed_ns += spent_ns
@@ -403,7 +325,7 @@ class Engine:
         if slow >= limits.slow_calls and slow * 10 >= calls:
             self._switch_off(runner, f"{slow} of {calls} timed calls were slow")
 
-    def _switch_off(self, runner: _Runner, because: str) -> None:
+    def _switch_off(self, runner: Runner, because: str) -> None:
         if runner.off_because is None:
             runner.off_because = because
             self._report("switched_off", runner, f"switched off: {because}", None, 1)
@@ -412,7 +334,7 @@ class Engine:
     def _report(
         self,
         kind: ReportKind,
-        runner: _Runner,
+        runner: Runner,
         message: str,
         problem: BaseException | None,
         count: int,
@@ -424,14 +346,14 @@ class Engine:
         """Work out, for each kind of event, whom it goes to. Changes the table in place."""
         self._fold()
         self._plans.clear()
-        self._plans[Loss] = _Plan(None, (), ())
+        self._plans[Loss] = Plan(None, (), ())
         for raw_type, (name, make) in MAKERS.items():
             host, container = (
                 tuple((r.on_event, r) for r in self._runners if r.wants(name, origin))
                 for origin in ("host", "container")
             )
             if host or container:
-                self._plans[raw_type] = _Plan(make, host, container)
+                self._plans[raw_type] = Plan(make, host, container)
 
     def _fold(self) -> None:
         for plan in self._plans.values():
@@ -440,7 +362,7 @@ class Engine:
     # ----------------------------------------------------------------------------- whole findings
 
     def _deliver(
-        self, runner: _Runner, event: TaskEvent | Signal, found: list[dict[str, Any]]
+        self, runner: Runner, event: TaskEvent | Signal, found: list[dict[str, Any]]
     ) -> None:
         runner.findings += len(found)
         process: dict[str, Any] | None = None
