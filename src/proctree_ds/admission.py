@@ -83,8 +83,7 @@ class Admission:
         self._census.processes[node.entity_id] = node
         self._enlist(node)
         self.on_arrival(node)
-        if len(self._census.processes) > self._census.process_cache:
-            self._census.evict_surplus(node.start)
+        self._census.make_room(node.start)
 
     def _admit(self, task: Task) -> Process:
         start = task.start_time
@@ -110,7 +109,8 @@ class Admission:
         if start > process.last_branch:
             process.last_branch = start
         self._enlist(thread)
-        self._census.evict_surplus_threads()
+        self._census.count_threads()
+        self._census.make_room(start)
         self.on_arrival(thread)
         return thread
 

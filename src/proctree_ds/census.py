@@ -19,10 +19,13 @@ from typing import Final
 from proctree_ds.model import NEVER, UNKNOWN_STATE
 from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
-__all__ = ["EVICTION_SHARE", "Census"]
+__all__ = ["EXITED_SHARE", "LIVING_SHARE", "Census"]
 
-EVICTION_SHARE: Final = 32
-"""One in this many of the living is evicted at once when nothing else is left to evict."""
+EXITED_SHARE: Final = 128
+"""One in this many places is freed at once when memory is full of exited processes."""
+
+LIVING_SHARE: Final = 32
+"""The same where nothing is left to evict but living processes and their ancestors."""
 
 
 class Census:
@@ -31,6 +34,8 @@ class Census:
     def __init__(self, process_cache: int, thread_cache: int) -> None:
         self.process_cache = process_cache
         self.thread_cache = thread_cache
+        self.process_room = min(process_cache, thread_cache)
+        """Up to this many processes nobody has to go."""
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
         self.by_tid: dict[int, Process | Thread] = {}
@@ -149,13 +154,22 @@ class Census:
 
     # ------------------------------------------------------------------------------ evicting
 
-    def evict_surplus(self, now: int) -> None:
-        """Evict processes until they fit; `now` is the time of the event. Amortised O(1)."""
-        exited = self.exited
+    def make_room(self, now: int) -> None:
+        """Evict until everyone fits; `now` is the time of the event. Amortised O(1).
+
+        Exited processes go a share at a time: one look at memory long unused serves many.
+        """
+        while self.threads and len(self.threads) + len(self.processes) > self.thread_cache:
+            self.evict_thread(self._next_exited_thread() or self._oldest_of_the_newer_half())
         processes = self.processes
-        while len(processes) > self.process_cache:
+        if len(processes) <= self.process_cache:
+            return
+        enough = self.process_cache - self.process_cache // EXITED_SHARE
+        exited = self.exited
+        while len(processes) > enough:
             if not exited:
-                self._evict_living(now)
+                if len(processes) > self.process_cache:
+                    self._evict_living(now)
                 return
             node = exited.popleft()
             if node.used and not node.evicted:
@@ -167,8 +181,12 @@ class Census:
                 continue
             self.evict(node, now)
 
+    def count_threads(self) -> None:
+        """Threads came or went: what they leave is what processes may take without a look."""
+        self.process_room = min(self.process_cache, self.thread_cache - len(self.threads))
+
     def _evict_living(self, now: int) -> None:
-        share = max(1, self.process_cache // EVICTION_SHARE)
+        share = max(1, self.process_cache // LIVING_SHARE)
         spared = self.process_cache // 2
         nodes = list(self.processes.values())
         # The one that is being admitted right now is the last of them, and stays.
@@ -179,12 +197,6 @@ class Census:
         for victim in (unused or rest)[:share]:
             self.evicted_living += victim.ended == NEVER
             self.evict(victim, now)
-
-    def evict_surplus_threads(self) -> None:
-        """Evict threads until they and the leaders fit. Amortised O(1)."""
-        while self.threads and len(self.threads) + len(self.processes) > self.thread_cache:
-            victim = self._next_exited_thread() or self._oldest_of_the_newer_half()
-            self.evict_thread(victim)
 
     def _next_exited_thread(self) -> Thread | None:
         exited = self.exited_threads
@@ -208,6 +220,7 @@ class Census:
     def evict_thread(self, thread: Thread) -> None:
         """Take one thread out of memory; its process stays."""
         del self.threads[thread.entity_id]
+        self.count_threads()
         self.evicted_threads += 1
         if thread.process.threads is not None:
             thread.process.threads.discard(thread.entity_id)
@@ -222,19 +235,22 @@ class Census:
         del self.processes[entity]
         node.evicted = True
         self.evicted_processes += 1
-        end = node.ended
-        if end == NEVER:
-            end = now
-        if end > self.horizon:
-            self.horizon = end
-        if self.by_tid[node.tid] is node and node.older is None:
-            del self.by_tid[node.tid]
+        by_tid = self.by_tid
+        tid = node.tid
+        if node.older is None and by_tid[tid] is node:
+            del by_tid[tid]
         else:
             self._leave_tid(node)
         forgotten = self.forgotten
         forgotten.add(entity)
         if len(forgotten) > self.process_cache:
             self._turn_page()
+        end = node.ended
+        if end != NEVER:
+            if end > self.horizon:
+                self.horizon = end
+        elif now > self.horizon:
+            self.horizon = now
         parent = node.parent
         if parent is not None:
             children = parent.children
@@ -243,7 +259,7 @@ class Census:
                 parent.dropped_children += 1
                 if not children:
                     self._drop_shadow(parent)
-            if node.pins or node.ended == NEVER:
+            if end == NEVER or node.pins:
                 parent.pins -= 1
                 if not parent.pins and parent.ended != NEVER:
                     self.release(parent)
@@ -257,6 +273,7 @@ class Census:
             self.evicted_threads += 1
             self._leave_tid(thread)
             self.forgotten.add(thread_id)
+        self.count_threads()
         if node.rare.copied_from is not None and node.rare.copied_from.children is not None:
             node.rare.copied_from.children.discard(node.entity_id)
         if node.children:

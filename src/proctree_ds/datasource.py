@@ -80,6 +80,7 @@ class DataSource:
     def __init__(self, tree: ProcessTree) -> None:
         self.tree = tree
         self._processes = tree.census.processes
+        self._threads = tree.census.threads
         self._answers: dict[type, Callable[[Any], dict[str, Any]]] = {
             ProcKey: lambda key: {"process_info": self.process(key.entity_id, key.time)},
             ThreadKey: lambda key: {"thread_info": self.thread(key.entity_id, key.time)},
@@ -145,16 +146,23 @@ class DataSource:
         Raises `NeverSeen`, `NotStartedYet` or `BeyondHorizon`. O(log versions).
         """
         at = (time if type(time) is int else to_epoch_ns(time)) - self.tree.boot_time
-        node: Process | Thread | None = self.tree.thread(entity_id)
+        node: Process | Thread | None = self._processes.get(entity_id)
         if node is None:
-            node = self._processes.get(entity_id) or self._find(entity_id, at)
+            node = self._threads.get(entity_id) or self._find(entity_id, at)
         if at < node.start:
             raise self._not_started(node)
-        if isinstance(node, Process) and at < node.rare.horizon:
+        if at < node.rare.horizon:
             raise self._beyond_horizon(node.rare.horizon, f"thread {entity_id:#x}")
         node.used = True
-        end = node.ended if isinstance(node, Process) else node.end
-        return ThreadInfo(self.tree, node, node.state_at(min(at, end)), at)
+        end = node.ended if type(node) is Process else node.end
+        latest = node.latest
+        if latest is None:
+            state = node.base
+        elif latest.time <= at < end:
+            state = latest.state
+        else:
+            state = node.state_at(min(at, end))
+        return ThreadInfo(self.tree, node, state, at)
 
     def lineage(
         self, entity_id: int, time: Instant, max_depth: int | None = None

@@ -49,6 +49,8 @@ class Rare:
     gaps: list[Gap] | None = None
     horizon: int = -1
     """Nothing before this instant is known: an eviction took it."""
+    is_init: bool = False
+    """It has pid 1 in its pid namespace."""
     has_no_parent: bool = False
     """The kernel itself started it: its parent is the idle task, pid 0."""
     approximate: bool = False

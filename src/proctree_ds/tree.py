@@ -79,7 +79,6 @@ class ProcessTree:
         self._by_tid = self.census.by_tid
         self._shadows = self.census.shadows
         self._exited = self.census.exited
-        self._process_cache = process_cache
         self._handlers: dict[type, Callable[[Any], None]] = {
             Header: self._header,
             Fork: self._fork,
@@ -136,15 +135,16 @@ class ProcessTree:
         task = event.task
         tid = task.tid
         start = task.start_time
-        assert start is not None
         ref = event.parent
         by_tid = self._by_tid
         holder = by_tid.get(tid)
         if (
             ref is None
+            or start is None
             or event.leader is not None
             or event.creator is not None
             or event.given is not None
+            or event.ns_pid == 1
             or (holder is not None and (holder.start >= start or holder.rare is not NO_RARITIES))
         ):
             self._learn_fork(event)
@@ -155,10 +155,10 @@ class ProcessTree:
             or parent.start != ref.start_time
             or parent.start >= start
             or type(parent) is not Process
+            or parent.ended != NEVER
         ):
             self._learn_fork(event)
             return
-        entity = _hash(_pack(start, tid)) or 1
         latest = parent.latest
         if latest is None:
             born_of = parent.base
@@ -167,7 +167,12 @@ class ProcessTree:
         else:
             self._learn_fork(event)
             return
-        if entity in self._shadows or tid in self._by_pid_only or task in self._awaited:
+        entity = _hash(_pack(start, tid)) or 1
+        if (
+            entity in self._shadows
+            or (self._by_pid_only and tid in self._by_pid_only)
+            or (self._awaited and task in self._awaited)
+        ):
             self._learn_fork(event)
             return
 
@@ -184,25 +189,18 @@ class ProcessTree:
             node.older = holder
             if holder.ended > start:
                 self._lifespans.infer_end(holder, start)
-        if event.ns_pid == 1:
-            self.census.inits[entity] = node
+        parent.pins += 1
         children = parent.children
         if children is None:
             parent.children = {entity}
         else:
             children.add(entity)
-        if parent.pins == 0 and parent.ended != NEVER:
-            self.census.hold(node)
-        else:
-            parent.pins += 1
-        if parent.ended != NEVER:
-            self._lifespans.bequeath(parent)
         if start > parent.last_branch:
             parent.last_branch = start
         processes = self._processes
         processes[entity] = node
-        if len(processes) > self._process_cache:
-            self.census.evict_surplus(start)
+        if len(processes) > self.census.process_room:
+            self.census.make_room(start)
 
     def _exec(self, event: Exec) -> None:
         task = event.task
@@ -377,6 +375,7 @@ class ProcessTree:
         node.ns_pid = ns_pid
         if ns_pid == 1:
             self.census.inits[node.entity_id] = node
+            node.extra.is_init = True
 
     def _learn_subreaper(self, node: Process, time: int, flag: bool | None) -> None:
         if flag is None:

@@ -1,0 +1,10 @@
+def loop():
+    return []
+
+
+def storm():
+    return []
+
+
+def first_event():
+    return []
