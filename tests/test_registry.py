@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from proctree_ds import registry
 from proctree_ds.errors import ConfigurationError
 from proctree_ds.registry import LoadFailure, Registry, load_signatures
 
@@ -22,6 +23,13 @@ class {name}(Signature):
 
     def on_event(self, event):
         return Finding()
+"""
+
+
+HANGS = """
+    def __init__(self):
+        while True:
+            pass
 """
 
 
@@ -47,9 +55,9 @@ def loaded(folder: Path) -> Registry:
 
 
 def only_failure(folder: Path) -> LoadFailure:
-    registry = loaded(folder)
-    assert len(registry.failures) == 1
-    return registry.failures[0]
+    loading = loaded(folder)
+    assert len(loading.failures) == 1
+    return loading.failures[0]
 
 
 def test_every_signature_of_every_file_in_order_of_names(folder: Path) -> None:
@@ -57,18 +65,18 @@ def test_every_signature_of_every_file_in_order_of_names(folder: Path) -> None:
     write(folder, "a.py", good("A"))
     write(folder, "_ignored.py", "1 / 0")
     write(folder, "notes.txt", "1 / 0")
-    registry = loaded(folder)
-    assert [s.metadata.id for s in registry.signatures] == ["A", "B", "C"]
-    assert registry.failures == []
+    loading = loaded(folder)
+    assert [s.metadata.id for s in loading.signatures] == ["A", "B", "C"]
+    assert loading.failures == []
 
 
 def test_a_failure_keeps_the_last_line_of_its_traceback_and_the_rest_runs(folder: Path) -> None:
     bad = write(folder, "a.py", "x = 1\ny = x / 0\n")
     write(folder, "b.py", good())
-    registry = loaded(folder)
-    assert registry.failures == [LoadFailure(str(bad), "ZeroDivisionError: division by zero", 2)]
-    assert str(registry.failures[0]) == f"{bad}:2: ZeroDivisionError: division by zero"
-    assert len(registry.signatures) == 1
+    loading = loaded(folder)
+    assert loading.failures == [LoadFailure(str(bad), "ZeroDivisionError: division by zero", 2)]
+    assert str(loading.failures[0]) == f"{bad}:2: ZeroDivisionError: division by zero"
+    assert len(loading.signatures) == 1
 
 
 def test_a_syntax_error_names_its_line(folder: Path) -> None:
@@ -103,17 +111,17 @@ def test_what_cannot_be_used_says_why(folder: Path, text: str, says: str) -> Non
 def test_a_second_signature_with_the_same_id_names_the_file_of_the_first(folder: Path) -> None:
     first = write(folder, "a.py", good("SAME"))
     write(folder, "b.py", good("SAME"))
-    registry = loaded(folder)
-    assert len(registry.signatures) == 1
-    assert str(first) in registry.failures[0].reason
-    assert "'SAME' is taken" in registry.failures[0].reason
+    loading = loaded(folder)
+    assert len(loading.signatures) == 1
+    assert str(first) in loading.failures[0].reason
+    assert "'SAME' is taken" in loading.failures[0].reason
 
 
 def test_bases_are_left_out_by_their_name(folder: Path) -> None:
     text = good("A", "_Base") + "class Real(_Base):\n    pass\n"
     write(folder, "a.py", text)
-    registry = loaded(folder)
-    assert [type(s).__name__ for s in registry.signatures] == ["Real"]
+    loading = loaded(folder)
+    assert [type(s).__name__ for s in loading.signatures] == ["Real"]
 
 
 def test_two_files_of_one_name_do_not_meet_and_the_import_path_stays(folder: Path) -> None:
@@ -121,8 +129,8 @@ def test_two_files_of_one_name_do_not_meet_and_the_import_path_stays(folder: Pat
     for name, id in (("one", "A"), ("two", "B")):
         (folder / name).mkdir(mode=0o755)
         write(folder / name, "same.py", good(id))
-    registry = load_signatures([folder / "one", folder / "two"], builtin=False)
-    modules = {type(s).__module__ for s in registry.signatures}
+    loading = load_signatures([folder / "one", folder / "two"], builtin=False)
+    modules = {type(s).__module__ for s in loading.signatures}
     assert len(modules) == 2
     assert sys.path == path_before
     assert not list(folder.rglob("__pycache__"))
@@ -174,9 +182,9 @@ def test_a_directory_below_one_that_others_can_write_is_refused(folder: Path) ->
 def test_a_file_that_others_can_write_is_refused_and_the_rest_runs(folder: Path, mode: int) -> None:
     write(folder, "a.py", good("A")).chmod(mode)
     write(folder, "b.py", good("B"))
-    registry = loaded(folder)
-    assert "chmod go-w" in registry.failures[0].reason
-    assert [s.metadata.id for s in registry.signatures] == ["B"]
+    loading = loaded(folder)
+    assert "chmod go-w" in loading.failures[0].reason
+    assert [s.metadata.id for s in loading.signatures] == ["B"]
 
 
 def test_a_link_into_a_directory_that_others_can_write_is_refused(folder: Path) -> None:
@@ -197,7 +205,20 @@ def test_without_root_the_reader_is_trusted(folder: Path, monkeypatch: pytest.Mo
     assert len(loaded(folder).signatures) == 1
 
 
+@pytest.mark.parametrize("text", ["while True: pass\n", good() + HANGS])
+def test_a_file_that_does_not_come_to_an_end_is_interrupted(
+    folder: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "LOAD_SECONDS", 0.05)
+    write(folder, "a.py", text)
+    write(folder, "b.py", good("B"))
+    loading = loaded(folder)
+    assert loading.failures[0].reason == "it was not done within 0.05 s"
+    assert loading.failures[0].line is not None
+    assert [s.metadata.id for s in loading.signatures] == ["B"]
+
+
 def test_the_built_in_ones_load_whole() -> None:
-    registry = load_signatures()
-    assert registry.failures == []
-    assert len(registry.signatures) >= 8
+    loading = load_signatures()
+    assert loading.failures == []
+    assert len(loading.signatures) >= 8

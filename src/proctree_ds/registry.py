@@ -22,25 +22,32 @@ import pkgutil
 import stat
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import ModuleType
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from proctree_ds.errors import ConfigurationError, SignatureError
 from proctree_ds.signature import EventSelector, Signature, SignatureMetadata
+from proctree_ds.watchdog import SignatureTimeout, Watchdog
 
 __all__ = ["LoadFailure", "Registry", "load_signatures"]
 
 FILE_BYTES: Final = 4 * 1024 * 1024
 """A signature file larger than this is refused."""
 
+LOAD_SECONDS: Final = 10.0
+"""A file that has not run through by then is interrupted, as is the making of a signature."""
+
 _BUILTIN_PACKAGE: Final = "proctree_ds.signatures"
 _PRIVATE_NAME: Final = "_proctree_signature_file"
 _numbers = count(1)
+
+T = TypeVar("T")
 
 
 class LoadFailure(msgspec.Struct, frozen=True):
@@ -115,7 +122,7 @@ class Registry:
         sys.modules[name] = module
         try:
             code = compile(source, str(path), "exec", dont_inherit=True)
-            exec(code, module.__dict__)  # noqa: S102 - what a loader is for
+            _watched(partial(exec, code, module.__dict__))
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # noqa: BLE001 - a file may raise anything, SystemExit too
@@ -145,7 +152,7 @@ class Registry:
             )
         for made in dict.fromkeys(classes):
             try:
-                signature = made()
+                signature = _watched(made)
                 _check(signature)
                 first = self._files.get(signature.metadata.id)
                 if first is not None:
@@ -188,10 +195,25 @@ def _check(signature: Signature) -> None:
         )
 
 
+def _watched(call: Callable[[], T]) -> T:
+    """What `call` gives. Raises `SignatureTimeout` when that takes too long (main thread only)."""
+    watchdog = Watchdog(LOAD_SECONDS, frozenset({_watched.__code__}), frozenset())
+    watchdog.start()
+    watchdog.running = watchdog.subject = call
+    watchdog.enter()
+    try:
+        return call()
+    finally:
+        watchdog.running = None
+        watchdog.stop()
+
+
 def _failure(path: str, error: BaseException) -> LoadFailure:
     if type(error) is SignatureError:
         return LoadFailure(path, str(error))
     reason = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SignatureTimeout):
+        reason = f"it was not done within {LOAD_SECONDS:g} s"
     if isinstance(error, SyntaxError) and error.filename == path:
         return LoadFailure(path, reason, error.lineno)
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]

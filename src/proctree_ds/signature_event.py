@@ -30,6 +30,7 @@ from proctree_ds.model import (
     Task,
     entity_id,
 )
+from proctree_ds.process import Process
 from proctree_ds.tree import ProcessTree
 
 __all__ = [
@@ -52,10 +53,11 @@ _WHOLES = (("image", IMAGE_FIELDS), ("context", CONTEXT_FIELDS))
 class EventView:
     """What the events of one engine are seen against: a tree, and its public answers."""
 
-    __slots__ = ("data_source", "tree")
+    __slots__ = ("by_tid", "data_source", "tree")
 
     def __init__(self, tree: ProcessTree, data_source: DataSource) -> None:
         self.tree = tree
+        self.by_tid = tree.census.by_tid
         self.data_source = data_source
 
 
@@ -178,14 +180,8 @@ class TaskEvent(msgspec.Struct, gc=False, eq=False):
     @property
     def is_reparented(self) -> bool:
         """Whether the parent as of the event is another one than that which made the process."""
-        now: Task | None = self._raw.parent
-        leader = self._leader()
-        node = self._view.tree.process(entity_id(cast("int", leader.start_time), leader.tid))
-        first = None if node is None else node.parent
-        if now is not None and now.start_time is not None and first is not None:
-            return first.tid != now.tid or first.start != now.start_time
-        made_by = self._answer("original_parent_entity_id")
-        return made_by is not None and made_by != self.parent_entity_id
+        first = self._answer("original_parent_entity_id")
+        return first is not None and first != self.parent_entity_id
 
     def to_dict(self) -> dict[str, Any]:
         """The event as plain data that JSON can hold: what every event gives, then its own."""
@@ -248,6 +244,19 @@ class ExecEvent(TaskEvent, gc=False, eq=False):
     script: str | None = None
 
     program: str | None = None
+
+    @property
+    def is_reparented(self) -> bool:
+        """Whether the parent as of the exec is another one than that which made the process."""
+        raw: Exec = self._raw
+        task = raw.task
+        now = raw.parent
+        node = self._view.by_tid.get(task.tid)
+        if now is not None and type(node) is Process and node.start == task.start_time:
+            first = node.parent
+            if first is not None and now.start_time is not None:
+                return first.start != now.start_time or first.tid != now.tid
+        return super().is_reparented
 
     @property
     def argv_truncated(self) -> bool:

@@ -7,6 +7,7 @@ resort, because anybody can set it, and because a script has the name of its fil
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from proctree_ds.answers import ProcessInfo
@@ -48,7 +49,7 @@ _DATABASES: Final = words(
     "mysqld mariadbd postgres postmaster redis-server valkey-server mongod mongos memcached "
     "sqlservr oracle influxd couchdb clickhouse-server"
 )
-_INTERPRETED_SERVERS: Final = words("gunicorn uwsgi uvicorn hypercorn puma unicorn")
+_INTERPRETED: Final = words("gunicorn uwsgi uvicorn hypercorn puma unicorn")
 _JAVA_SERVERS: Final = (
     "org.apache.catalina",
     "catalina.base",
@@ -91,9 +92,22 @@ def is_login_service(info: ProcessInfo) -> bool:
 def served_by(info: ProcessInfo) -> str | None:
     """What kind of server the process is: "web server", "database", or None for neither."""
     file = info.execution_binary
-    name = info.name if file is None or file.path is None else file_name(file.path)
-    if name is None:
-        return None
+    path = info.name if file is None or file.path is None else file.path
+    kind = None if path is None else _kind_of(path)
+    if kind == "java":
+        command = " ".join(info.cmd or ()).lower()
+        return "web server" if any(mark in command for mark in _JAVA_SERVERS) else None
+    if kind == "interpreter":
+        # Such a server is a script, or has renamed itself to "gunicorn: master [app]".
+        called = (info.name or "").partition(":")[0]
+        started = {file_name(word) for word in (info.cmd or ())[:3]}
+        return "web server" if called in _INTERPRETED or started & _INTERPRETED else None
+    return kind
+
+
+@lru_cache(maxsize=4_096)
+def _kind_of(path: str) -> str | None:
+    name = path.rpartition("/")[2]
     plain = name.rstrip(_VERSION)
     if name in _WEB_SERVERS or plain in _WEB_SERVERS:
         return "web server"
@@ -101,12 +115,5 @@ def served_by(info: ProcessInfo) -> str | None:
         return "database"
     kind = family(name)
     if kind == "java":
-        command = " ".join(info.cmd or ()).lower()
-        return "web server" if any(mark in command for mark in _JAVA_SERVERS) else None
-    if kind in INTERPRETERS:
-        # Such a server is a script, or has renamed itself to "gunicorn: master [app]".
-        called = (info.name or "").partition(":")[0]
-        started = {file_name(word) for word in (info.cmd or ())[:3]}
-        if called in _INTERPRETED_SERVERS or started & _INTERPRETED_SERVERS:
-            return "web server"
-    return None
+        return kind
+    return "interpreter" if kind in INTERPRETERS else None

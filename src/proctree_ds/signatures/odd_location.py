@@ -71,12 +71,11 @@ class OddLocation(Signature):
     def on_event(self, event: ExecEvent) -> Finding | None:
         file = event.executable
         path = None if file is None else file.path
-        if path is not None and (path.startswith(_SCRATCH) or "/." in path):
-            # A memfd's name is made up, and has a signature of its own.
-            if file is None or not file.is_memfd:
-                finding = self._judge(event, path)
-                if finding is not None:
-                    return finding
+        # A memfd's name is made up, and has a signature of its own.
+        if path is not None and file is not None and not file.is_memfd:
+            finding = self._judge(event, path)
+            if finding is not None:
+                return finding
         script = event.script
         if script is None:
             return None
@@ -85,7 +84,8 @@ class OddLocation(Signature):
         return self._judge(event, posixpath.normpath(script))
 
     def _judge(self, event: ExecEvent, path: str) -> Finding | None:
-        if path.startswith(_SCRATCH):
+        is_usual = path.startswith("/usr/")  # the quick way out for most of them
+        if not is_usual and path.startswith(_SCRATCH):
             for prefix, tools in _SCRATCH_OF_TOOLS:
                 if path.startswith(prefix) and self._is_below(event, tools):
                     return None

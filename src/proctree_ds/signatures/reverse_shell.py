@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from proctree_ds.signature import EventSelector, Finding, Signature, SignatureMetadata
 from proctree_ds.signature_event import ExecEvent
-from proctree_ds.signatures._programs import SHELLS
+from proctree_ds.signatures._programs import SHELLS, family
 
 __all__ = ["ReverseShell"]
 
@@ -135,6 +136,13 @@ _JUDGES: Final[dict[str, Callable[[str], bool]]] = {
     "ruby": _ruby,
     "php": _php,
 }
+
+
+@lru_cache(maxsize=1_024)
+def _judge_of(name: str) -> Callable[[str], bool] | None:
+    return _JUDGES.get(name) or _JUDGES.get(family(name))
+
+
 _MULTICALL: Final = frozenset({"busybox", "toybox"})
 
 
@@ -160,7 +168,7 @@ class ReverseShell(Signature):
         name = event.program or event.comm
         if name is None:
             return None
-        judge = _JUDGES.get(name) or _JUDGES.get(name.partition(".")[0].rstrip("0123456789"))
+        judge = _judge_of(name)
         words = argv[1:]
         if judge is None:
             if name not in _MULTICALL:
