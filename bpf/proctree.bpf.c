@@ -40,7 +40,20 @@ struct {
 
 /* A record of variable length while it is put together, and what that takes. */
 struct draft {
-	struct pt_exec exec;
+	union {
+		struct pt_exec exec;
+		/* Never used: they keep the rest of the wire in BTF, where a test looks for it. */
+		struct pt_fork fork;
+		struct pt_exit exit;
+		struct pt_cgroup cgroup;
+		struct {
+			enum pt_kind kind;
+			enum pt_flag flag;
+			enum pt_file_flag file_flag;
+			enum pt_places_flag places_flag;
+			enum pt_hierarchy hierarchy;
+		} numbers;
+	};
 	char data[DATA_BYTES];
 	/* A copy of the environment, behind a word of NULs and before some more. */
 	union {

@@ -106,7 +106,6 @@ class EbpfSource:
         self._lost_seen = 0
         self._closed = False
         self._stopping = False
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._object, self._picture_program = self._open(Path(object_path or _OBJECT))
         try:
             self._ring: Ring[Event] = Ring(self._object.map_fd("events"), ring_bytes, batch)
@@ -117,6 +116,7 @@ class EbpfSource:
             self._checked = boot_now()
             for program in (*_EVENT_PROGRAMS, self._picture_program):
                 self._object.attach(program)
+            self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
             self._object.close()
             raise _unavailable(error) from None
@@ -306,7 +306,7 @@ def _hierarchy() -> int:
                 mounted[name] = place
     for number, name in _HIERARCHIES:
         place = mounted.get(name, "")
-        if place and any(entry.is_dir(follow_symlinks=False) for entry in os.scandir(place)):
+        if place and any(child.is_dir() for child in Path(place).iterdir()):
             return number
     return 0
 
