@@ -617,3 +617,28 @@ def test_what_a_signature_logs_goes_nowhere_by_itself(
     contexts[0].logger.warning("to whom it may concern")
     assert contexts[0].logger.name == "proctree_ds.signature.S"
     assert capsys.readouterr().err == ""
+
+
+def test_an_interruption_never_leaks_however_close_to_the_limit_calls_are(
+    bench: Callable[..., Bench],
+) -> None:
+    calls = 0
+
+    def work(event: TaskEvent) -> Iterator[Finding]:
+        nonlocal calls
+        calls += 1
+        deadline = time.perf_counter() + (calls % 7) * 0.0005
+        while time.perf_counter() < deadline:
+            event.to_dict()
+        yield Finding()
+
+    limits = EngineLimits(call_seconds=0.002, timeouts=1_000_000, slow_calls=1_000_000)
+    run = bench(signature(work), limits=limits)
+    for _ in range(300):
+        run.feed(LIFE)
+    statistics = run.engine.statistics()["S"]
+    assert statistics.events == calls == 300
+    # A call that is interrupted after its finding counts as both.
+    assert statistics.findings <= 300 <= statistics.findings + statistics.timeouts
+    assert len(run.found) == statistics.findings
+    assert statistics.errors == 0
