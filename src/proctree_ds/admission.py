@@ -13,8 +13,8 @@ from typing import Any
 
 from proctree_ds.census import Census
 from proctree_ds.lifespans import Lifespans
-from proctree_ds.model import Task, entity_id
-from proctree_ds.process import CLOCK_TICK_NS, Process, Thread
+from proctree_ds.model import CLOCK_TICK_NS, Task, entity_id
+from proctree_ds.process import Process, Thread
 
 __all__ = ["Admission"]
 
@@ -128,12 +128,20 @@ class Admission:
         tick = start - start % CLOCK_TICK_NS
         node = self._census.holder_at(task.tid, tick + CLOCK_TICK_NS - 1)
         if node is None or node.start < tick:
-            return None
+            return self._shadow_of_tick(task.tid, tick) if start == tick else None
         if start == tick:
             return node
         if node.rare.approximate:
             self._correct(node, start)
             return node
+        return None
+
+    def _shadow_of_tick(self, tid: int, tick: int) -> Process | None:
+        """A parent known by its exact name alone that this row of /proc means. O(shadows)."""
+        for shadow in self._census.shadows.values():
+            if shadow.tid == tid and tick <= shadow.start < tick + CLOCK_TICK_NS:
+                self.enter(shadow)
+                return shadow
         return None
 
     def _correct(self, node: Process | Thread, start: int) -> None:

@@ -154,7 +154,7 @@ class DataSource:
         if at < node.rare.horizon:
             raise self._beyond_horizon(node.rare.horizon, f"thread {entity_id:#x}")
         node.used = True
-        end = node.ended if type(node) is Process else node.end
+        end = node.ended if isinstance(node, Process) else node.end
         latest = node.latest
         if latest is None:
             state = node.base

@@ -18,6 +18,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 __all__ = [
+    "CLOCK_TICK_NS",
     "CONTEXT_FIELDS",
     "IMAGE_FIELDS",
     "NEVER",
@@ -47,6 +48,9 @@ __all__ = [
 
 NEVER: Final = 2**63 - 1
 """An instant after every event: the exit time of what has not exited."""
+
+CLOCK_TICK_NS: Final = 10_000_000
+"""/proc gives start times in ticks of 1/100 s (USER_HZ), rounded down."""
 
 Given = dict[str, Any]
 """Versioned attributes by name, only those that were stated. A stated None means "none"."""

@@ -18,10 +18,7 @@ import msgspec
 from proctree_ds.changelog import Gap, Version, version_at
 from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, State, Task
 
-__all__ = ["CLOCK_TICK_NS", "NO_RARITIES", "Process", "Rare", "Thread"]
-
-CLOCK_TICK_NS: Final = 10_000_000
-"""/proc gives start times in ticks of 1/100 s (USER_HZ), rounded down."""
+__all__ = ["NO_RARITIES", "Process", "Rare", "Thread"]
 
 
 @dataclass(slots=True, eq=False)

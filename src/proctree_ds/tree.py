@@ -25,6 +25,7 @@ from proctree_ds.inheritance import Inheritance, overlay
 from proctree_ds.invariants import check_census
 from proctree_ds.lifespans import Lifespans, last_exec
 from proctree_ds.model import (
+    CLOCK_TICK_NS,
     NEVER,
     Change,
     Event,
@@ -36,7 +37,7 @@ from proctree_ds.model import (
     Snapshot,
     State,
 )
-from proctree_ds.process import CLOCK_TICK_NS, NO_RARITIES, Process, Thread
+from proctree_ds.process import NO_RARITIES, Process, Thread
 
 __all__ = ["LOSSES_LIMIT", "SUBREAPER_LIMIT", "ProcessTree"]
 

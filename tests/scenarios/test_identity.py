@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proctree_ds import DataNotFound, NeverSeen, NotStartedYet
-from proctree_ds.model import Task
-from proctree_ds.process import CLOCK_TICK_NS
+from proctree_ds.model import CLOCK_TICK_NS, Task
 
 from .story import INIT, E, F, S, T, X, id_of, init, path_at, tellings, tree_of
 
@@ -108,6 +107,16 @@ def test_case_08_a_proc_row_of_the_same_tick_is_the_known_task() -> None:
     other = S(Task(600, 7 * CLOCK_TICK_NS), 8 * CLOCK_TICK_NS, origin="procfs", comm="seen")
     for ds in tellings(init(), F(INIT, exact), other):
         assert ds.tree.counters["processes"] == 3
+
+
+def test_case_08_a_proc_row_stands_for_a_parent_that_was_only_named() -> None:
+    start = 5 * CLOCK_TICK_NS + 1234
+    parent, child = Task(600, start), Task(700, 9 * CLOCK_TICK_NS + 5)
+    row = S(Task(600, 5 * CLOCK_TICK_NS), 8 * CLOCK_TICK_NS, origin="procfs", comm="seen")
+    for ds in tellings(init(), F(parent, child), row):
+        lineage = ds.lineage(id_of(child), 10 * CLOCK_TICK_NS)
+        assert [(info.pid, info.entity_id) for info in lineage[1:]] == [(600, id_of(parent))]
+        assert lineage[1].name == "seen"
 
 
 def test_case_33_a_process_whose_fork_was_lost_has_the_parent_that_its_exec_names() -> None:

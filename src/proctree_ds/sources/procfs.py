@@ -1,0 +1,194 @@
+"""Pictures of tasks from /proc, for what the kernel's own iterator does not show.
+
+Some kernels and sandboxes keep tasks from BPF iterators (pid 1 of a guarded machine, say) that
+/proc lists all the same. A row of /proc knows a start only in ticks of 10 ms, and what may not be
+read of it stays unknown: other users' links, without the right to trace them, for instance.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from proctree_ds.clock import boot_now
+from proctree_ds.containers import container_id
+from proctree_ds.model import (
+    CLOCK_TICK_NS,
+    Capabilities,
+    Context,
+    FileInfo,
+    Given,
+    Namespaces,
+    Snapshot,
+    Task,
+)
+from proctree_ds.wire import tty_name
+
+__all__ = ["picture", "pictures_missing_from"]
+
+_PROC: Final = Path("/proc")
+_DELETED: Final = " (deleted)"
+_UNSET: Final = 0xFFFFFFFF
+
+
+def pictures_missing_from(seen: set[int]) -> list[Snapshot]:
+    """Pictures of the tasks that /proc lists and `seen`, a set of tids, does not hold."""
+    pictures = []
+    for pid in _numbers(_PROC):
+        for tid in _numbers(_PROC / str(pid) / "task"):
+            if tid not in seen and (row := picture(pid, tid)) is not None:
+                pictures.append(row)
+    return pictures
+
+
+def picture(pid: int, tid: int) -> Snapshot | None:
+    """What /proc shows of one task; None if it has gone."""
+    directory = _PROC / str(pid) / "task" / str(tid)
+    time = boot_now()
+    try:
+        stat = _text(directory / "stat")
+        status = dict(
+            line.split(":\t", 1)
+            for line in _text(directory / "status").splitlines()
+            if ":\t" in line
+        )
+        leader = stat if tid == pid else _text(_PROC / str(pid) / "stat")
+    except OSError:
+        return None
+    # comm is whatever the task likes, parentheses and spaces included: only the last one counts.
+    head, _, tail = stat.rpartition(")")
+    fields = tail.split()
+    ppid, group, session, tty = (int(fields[i]) for i in (1, 2, 3, 4))
+    given: Given = {
+        "comm": head.partition("(")[2],
+        "context": _context(directory, status, session, group, tty),
+    }
+    for name in ("cwd", "root"):
+        if (place := _link(directory / name)) is not None:
+            given[name] = place
+    if (executable := _executable(directory / "exe")) is not None:
+        given["executable"] = executable
+        given["argv"] = _arguments(directory / "cmdline")
+    return Snapshot(
+        time,
+        Task(tid, _start(stat)),
+        given,
+        leader=None if tid == pid else Task(pid, _start(leader)),
+        parent=Task(ppid, 0) if ppid == 0 else _parent(ppid),
+        ns_tid=_last_number(status.get("NSpid")),
+        ns_pid=_last_number(status.get("NStgid")),
+        origin="procfs",
+    )
+
+
+def _context(
+    directory: Path, status: dict[str, str], session: int, group: int, tty: int
+) -> Context:
+    uid, euid, suid, _ = (int(word) for word in status["Uid"].split())
+    gid, egid, sgid, _ = (int(word) for word in status["Gid"].split())
+    sets = [int(status[f"Cap{name}"], 16) for name in ("Eff", "Prm", "Inh", "Bnd")]
+    cgroup = _cgroup(directory / "cgroup")
+    inodes = [_namespace(directory / "ns" / name) for name in Namespaces.__struct_fields__]
+    return Context(
+        uid, euid, suid, gid, egid, sgid,
+        Capabilities(*sets, int(status.get("CapAmb", "0"), 16)),
+        session,
+        group,
+        tty_name(tty >> 8 & 0xFFF, tty & 0xFF | tty >> 12 & 0xFFF00),
+        _login_uid(directory / "loginuid"),
+        cgroup,
+        None,
+        container_id(cgroup) if cgroup is not None else None,
+        Namespaces(*inodes) if any(inodes) else None,
+    )  # fmt: skip
+
+
+def _parent(pid: int) -> Task:
+    try:
+        return Task(pid, _start(_text(_PROC / str(pid) / "stat")))
+    except OSError:
+        return Task(pid)
+
+
+def _start(stat: str) -> int:
+    return int(stat.rpartition(")")[2].split()[19]) * CLOCK_TICK_NS
+
+
+def _executable(path: Path) -> FileInfo | None:
+    target = _link(path)
+    if target is None:
+        return None
+    try:
+        file = path.stat()
+    except OSError:
+        return FileInfo(target)
+    is_memfd = target.startswith("/memfd:") and file.st_nlink == 0
+    is_deleted = target.endswith(_DELETED) and file.st_nlink == 0
+    return FileInfo(
+        path=target if is_memfd else target.removesuffix(_DELETED) if is_deleted else target,
+        device=file.st_dev,
+        inode=file.st_ino,
+        mode=file.st_mode,
+        owner=file.st_uid,
+        size=file.st_size,
+        ctime=file.st_ctime_ns,
+        mtime=file.st_mtime_ns,
+        link_count=file.st_nlink,
+        is_memfd=is_memfd,
+        is_deleted=is_deleted,
+    )
+
+
+def _arguments(path: Path) -> tuple[str, ...] | None:
+    try:
+        text = _text(path)
+    except OSError:
+        return None
+    return tuple(text.removesuffix("\0").split("\0")) if text else ()
+
+
+def _cgroup(path: Path) -> str | None:
+    """The path in the v2 hierarchy, or where that is empty in the deepest of the v1 ones."""
+    try:
+        paths = [line.split(":", 2)[2] for line in reversed(_text(path).splitlines())]
+    except OSError:
+        return None
+    return max(paths, key=lambda place: place.count("/") + (place != "/"), default=None)
+
+
+def _login_uid(path: Path) -> int | None:
+    try:
+        uid = int(_text(path))
+    except (OSError, ValueError):
+        return None
+    return None if uid == _UNSET else uid
+
+
+def _namespace(path: Path) -> int | None:
+    target = _link(path)
+    return None if target is None else int(target.partition("[")[2].rstrip("]"))
+
+
+def _link(path: Path) -> str | None:
+    try:
+        return os.readlink(path)
+    except OSError:
+        return None
+
+
+def _last_number(words: str | None) -> int | None:
+    return int(words.split()[-1]) if words else None
+
+
+def _numbers(directory: Path) -> Iterator[int]:
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return
+    yield from sorted(int(name) for name in names if name.isdigit())
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="surrogateescape")
