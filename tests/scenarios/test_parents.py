@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from proctree_ds import DataSource, ProcessTree
@@ -146,10 +148,7 @@ def test_case_40_a_chain_ten_thousand_deep() -> None:
     tree = ProcessTree()
     tree.apply(init())
     tasks = [INIT, *(Task(2 + i, 100 + i) for i in range(depth))]
-    tree.apply_all(
-        Fork(100 + i, task, parent)
-        for i, (parent, task) in enumerate(zip(tasks, tasks[1:], strict=False))
-    )
+    tree.apply_all(Fork(100 + i, task, parent) for i, (parent, task) in enumerate(pairwise(tasks)))
     tree.apply(X(INIT, "/sbin/init", 60))
     tree._check()
     ds = DataSource(tree)

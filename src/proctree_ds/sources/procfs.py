@@ -8,6 +8,7 @@ read of it stays unknown: other users' links, without the right to trace them, f
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -30,17 +31,19 @@ __all__ = ["picture", "pictures_missing_from"]
 
 _PROC: Final = Path("/proc")
 _DELETED: Final = " (deleted)"
+_STATUS_LINE: Final = re.compile(r"^(\w+):\t(.*)$", re.MULTILINE)
 _UNSET: Final = 0xFFFFFFFF
 
 
 def pictures_missing_from(seen: set[int]) -> list[Snapshot]:
     """Pictures of the tasks that /proc lists and `seen`, a set of tids, does not hold."""
-    pictures = []
-    for pid in _numbers(_PROC):
-        for tid in _numbers(_PROC / str(pid) / "task"):
-            if tid not in seen and (row := picture(pid, tid)) is not None:
-                pictures.append(row)
-    return pictures
+    rows = (
+        picture(pid, tid)
+        for pid in _numbers(_PROC)
+        for tid in _numbers(_PROC / str(pid) / "task")
+        if tid not in seen
+    )
+    return [row for row in rows if row is not None]
 
 
 def picture(pid: int, tid: int) -> Snapshot | None:
@@ -88,12 +91,12 @@ def _context(
 ) -> Context:
     uid, euid, suid, _ = (int(word) for word in status["Uid"].split())
     gid, egid, sgid, _ = (int(word) for word in status["Gid"].split())
-    sets = [int(status[f"Cap{name}"], 16) for name in ("Eff", "Prm", "Inh", "Bnd")]
+    sets = [int(status[f"Cap{name}"], 16) for name in ("Eff", "Prm", "Inh", "Bnd", "Amb")]
     cgroup = _cgroup(directory / "cgroup")
     inodes = [_namespace(directory / "ns" / name) for name in Namespaces.__struct_fields__]
     return Context(
         uid, euid, suid, gid, egid, sgid,
-        Capabilities(*sets, int(status.get("CapAmb", "0"), 16)),
+        Capabilities(*sets),
         session,
         group,
         tty_name(tty >> 8 & 0xFFF, tty & 0xFF | tty >> 12 & 0xFFF00),
