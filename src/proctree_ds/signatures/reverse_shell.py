@@ -24,46 +24,53 @@ from proctree_ds.signatures._programs import SHELLS, family
 
 __all__ = ["ReverseShell"]
 
-_TEXT_LIMIT: Final = 16_384
+_TEXT_LIMIT: Final = 131_072
 _PLAIN: Final = str.maketrans("", "", "\"'\\^")
 _IFS: Final = re.compile(r"\$\{?IFS\}?")
 _SPACE: Final = re.compile(r"\s+")
 
-_SHELL: Final = r"(?:/[\w./-]*/)?\b(?:ba|da|z|k|a|c|tc|mk|fi)?sh\b"
-_RELAY: Final = r"\b(?:nc|ncat|netcat|telnet|socat|openssl s_client)\b"
-_DEVICE: Final = r"/dev/(?:tcp|udp)/"
-
-_WITH_DEVICE: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"{_SHELL} -\w*i\b.*{_DEVICE}",
-        rf"{_SHELL}(?! -\w*c\b)[^;|]*[<>]&? ?{_DEVICE}\S+.*[<>]& ?\d",
-        rf"[<>] ?{_DEVICE}.*{_SHELL}[^;|]*<& ?\d",
-        rf"{_SHELL}[^;|]*<& ?\d.*{_DEVICE}",
-        rf"<> ?{_DEVICE}.*while read (?:-\w+ )*(\w+) ?; ?do (?:eval )?\$\{{?\1\b",
-    )
+# Arguments are hostile: each pattern finds one thing, in linear time, and what must come one after
+# the other is searched for one after the other. A regular expression with several `.*` would take
+# minutes over a text that is made for it, and the signature would be switched off.
+_SHELL_NAME: Final = r"(?<![\w.-])(?:ba|da|z|k|a|c|tc|mk|fi)?sh(?![\w.-])"
+_SHELL: Final = re.compile(_SHELL_NAME)
+_SHELL_DIRECTLY: Final = re.compile(rf"{_SHELL_NAME}(?! -\w{{0,8}}c\b)")
+_SHELL_INTERACTIVE: Final = re.compile(rf"{_SHELL_NAME} -\w{{0,8}}i\b")
+_RELAY: Final = re.compile(r"\b(?:nc|ncat|netcat|telnet|socat|openssl s_client)\b")
+_PIPE: Final = re.compile(r"\bmk(?:fifo|nod)\b")
+_DEVICE: Final = re.compile(r"/dev/(?:tcp|udp)/")
+_TO_DEVICE: Final = re.compile(r"[<>]&? ?/dev/(?:tcp|udp)/")
+_BOTH_WAYS: Final = re.compile(r"<> ?/dev/(?:tcp|udp)/")
+_FROM_DESCRIPTOR: Final = re.compile(r"<& ?\d")
+_DUPLICATE: Final = re.compile(r"[<>]& ?\d")
+_READ_AND_RUN: Final = re.compile(
+    r"while read (?:-\w+ )?(?:-\w+ )?(\w{1,32}) ?; ?do (?:eval )?\$\{?\1\b"
 )
-_WITH_PIPE: Final = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rf"mk(?:fifo|nod)\b.*{_SHELL}.*{_RELAY}",
-        rf"mk(?:fifo|nod)\b.*{_RELAY}.*\| ?{_SHELL}",
-        rf"{_RELAY}[^|;]*\| ?{_SHELL}[^|;]*\| ?{_RELAY}",
-    )
-)
-_NC_EXEC: Final = re.compile(r"(?:^| )(?:-\w*e ?\S+|--(?:sh-|lua-)?exec[ =]\S+)")
-_NC_SHELL: Final = re.compile(rf"(?:^| )-\w*c ?{_SHELL}")
+_COMMANDS: Final = re.compile(r"[;|]")
+_NC_EXEC: Final = re.compile(r"(?:^| )(?:-\w*e ?\S|--(?:sh-|lua-)?exec[ =]\S)")
+_NC_SHELL: Final = re.compile(r"(?:^| )-\w*c (?:/[\w./-]{1,64}/)?(?:ba|da|z|k|a)?sh\b")
 _SOCAT_EXEC: Final = re.compile(r"(?i)(?:^| )(?:exec|system|shell):")
 _SOCAT_NET: Final = re.compile(r"(?i)(?:^| )(?:tcp|udp|sctp|openssl|ssl|vsock|dccp)[\w-]*:")
-_SPAWNS: Final = re.compile(
-    r"dup2|pty ?\. ?spawn|from pty import|import pty|(?:subprocess|popen|system|spawn).*"
-    rf"(?:{_SHELL}|/bin/)"
-)
-_AWK_RUNS: Final = re.compile(r"getline (\w+).*(?:\b\1 ?\|&? ?getline|system ?\( ?\1)")
+_HANDS_OVER: Final = re.compile(r"dup2|pty ?\. ?spawn|from pty import|import pty")
+_STARTS: Final = re.compile(r"subprocess|popen|system|spawn")
+_A_SHELL: Final = re.compile(rf"{_SHELL_NAME}|/bin/")
+_AWK_RUNS: Final = re.compile(r"getline (\w{1,32}).*(?:\b\1 ?\|&? ?getline|system ?\( ?\1)")
+_AWK_LIMIT: Final = 2_048
+
+
+def _in_order(text: str, *patterns: re.Pattern[str]) -> bool:
+    """Whether the patterns occur one after the other."""
+    position = 0
+    for pattern in patterns:
+        match = pattern.search(text, position)
+        if match is None:
+            return False
+        position = match.end()
+    return True
 
 
 def _normal(text: str) -> str:
-    """The text without quotes, and with single spaces."""
+    """The text with single spaces."""
     if "IFS" in text:
         text = _IFS.sub(" ", text)
     return _SPACE.sub(" ", text)
@@ -72,13 +79,33 @@ def _normal(text: str) -> str:
 def _shell(text: str) -> bool:
     text = text.translate(_PLAIN)
     if "/dev/tcp/" in text or "/dev/udp/" in text:
-        text = _normal(text)
-        if any(pattern.search(text) for pattern in _WITH_DEVICE):
-            return True
-    if "|" not in text:
-        return False
-    text = _normal(text)
-    return any(pattern.search(text) for pattern in _WITH_PIPE)
+        return _shell_on_device(_normal(text))
+    return "|" in text and _shell_in_pipe(_normal(text))
+
+
+def _shell_on_device(text: str) -> bool:
+    if _in_order(text, _SHELL_INTERACTIVE, _DEVICE):
+        return True
+    if _in_order(text, _BOTH_WAYS, _READ_AND_RUN):
+        return True
+    return any(
+        _in_order(command, _SHELL_DIRECTLY, _TO_DEVICE, _DUPLICATE)
+        or _in_order(command, _SHELL_DIRECTLY, _FROM_DESCRIPTOR)
+        for command in _COMMANDS.split(text)
+    )
+
+
+def _shell_in_pipe(text: str) -> bool:
+    if _in_order(text, _PIPE, _SHELL, _RELAY):
+        return True
+    for line in text.split(";"):
+        stages = line.split("|")
+        for at in range(1, len(stages)):
+            if _SHELL.search(stages[at]) and _RELAY.search(stages[at - 1]):
+                after = stages[at + 1] if at + 1 < len(stages) else ""
+                if _RELAY.search(after) or _PIPE.search(text):
+                    return True
+    return False
 
 
 def _netcat(text: str) -> bool:
@@ -91,7 +118,9 @@ def _socat(text: str) -> bool:
 
 
 def _python(text: str) -> bool:
-    return "socket" in text and _SPAWNS.search(text) is not None
+    if "socket" not in text:
+        return False
+    return _HANDS_OVER.search(text) is not None or _in_order(text, _STARTS, _A_SHELL)
 
 
 def _perl(text: str) -> bool:
@@ -113,7 +142,7 @@ def _php(text: str) -> bool:
 
 
 def _awk(text: str) -> bool:
-    return "/inet" in text and _AWK_RUNS.search(_normal(text)) is not None
+    return "/inet" in text and _AWK_RUNS.search(_normal(text[:_AWK_LIMIT])) is not None
 
 
 def _lua(text: str) -> bool:
