@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 from histories import History
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from signature_cases import CASES
 
 from proctree_ds.detection import Detection
@@ -16,6 +18,7 @@ from proctree_ds.engine import Engine, Report
 from proctree_ds.model import Event, Exec, State
 from proctree_ds.registry import load_signatures
 from proctree_ds.signature import Signature
+from proctree_ds.sinks.jsonl import encode
 from proctree_ds.tree import ProcessTree
 
 IDS = sorted(signature.metadata.id for signature in load_signatures().signatures)
@@ -116,3 +119,34 @@ def test_another_file_of_the_same_size_is_no_shell(tmp_path: Path) -> None:
     other = tmp_path / "updater"
     other.write_bytes(bytes(Path("/bin/bash").stat().st_size))
     assert run("PT-RENAMED-SHELL", executes(other).events) == []
+
+
+TEXT = st.one_of(
+    st.text(st.characters(), max_size=12),
+    st.sampled_from(["", "\0", "/", "[", "[]", "[kworker/0:1]", "-c", "socket", "/dev/tcp/", "sh"]),
+)
+PATH = st.one_of(TEXT, st.sampled_from(["/bin/bash", "/usr/bin/python3", "/tmp/\udcff", "busybox"]))
+SIZE = st.one_of(st.none(), st.just(Path("/bin/bash").stat().st_size), st.integers(0, 2**63))
+
+
+@settings(deadline=None)
+@given(path=PATH, comm=TEXT, argv=st.lists(TEXT, max_size=4), script=st.none() | PATH, size=SIZE)
+def test_no_process_can_make_a_signature_fail(
+    path: str, comm: str, argv: list[str], script: str | None, size: int | None
+) -> None:
+    history = History()
+    history.spawn(
+        1, path, argv=tuple(argv), comm=comm, script=script, size=size, inode=1, device=1, mode=size
+    )
+    history.change(100, comm=comm)
+    reports: list[Report] = []
+    tree = ProcessTree()
+    signatures = load_signatures().signatures
+    engine = Engine(signatures, tree, on_finding=encode, on_report=reports.append)
+    engine.start()
+    try:
+        tree.apply_all(history.events)
+        engine.dispatch(history.events)
+    finally:
+        engine.close()
+    assert reports == []

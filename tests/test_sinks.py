@@ -11,7 +11,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from proctree_ds.detection import Detection, SignatureIdentity
@@ -74,6 +74,7 @@ def table(one: Detection, width: int = 100) -> str:
 # -------------------------------------------------------------------------------------- escaping
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 @example(NASTY)
 @example("\ufe0f\U000e0041\u3164\u00ad\ufeff\u2028")
@@ -86,6 +87,7 @@ def test_what_is_shown_can_be_seen_and_does_nothing(text: str) -> None:
     shown.encode()  # no lone surrogate
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 @example(NASTY)
 @example("\\x1b")
@@ -120,6 +122,7 @@ def test_how_it_is_shown(text: str, shown: str) -> None:
 # ------------------------------------------------------------------------------------------- JSON
 
 
+@settings(deadline=None)
 @given(ANYTHING)
 @example(NASTY)
 def test_a_line_of_json_holds_any_text_and_is_one_line(text: str) -> None:

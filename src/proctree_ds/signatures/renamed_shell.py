@@ -136,7 +136,7 @@ def _digest(path: str | None, file: FileInfo | None, size: int | None = None) ->
         return None
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a path with a NUL, which only a log can hold
         return None
     with os.fdopen(descriptor, "rb") as content:
         facts = os.fstat(content.fileno())
