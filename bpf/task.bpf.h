@@ -4,7 +4,8 @@
  *
  * LOAD reads a field of a pointer whose type the verifier knows: one machine load, and 0 where
  * the address is not there (the JIT gives BTF-typed loads an exception table entry), so a chain
- * through a NULL is a chain of zeros. PROBE reads through a pointer of unknown provenance, for
+ * through a NULL is a chain of zeros. LOAD_AT, LOAD_BYTES and LOAD_BIT do the same for an element
+ * of an array, for all of one and for a bit-field. PROBE reads through a pointer of unknown provenance, for
  * the price of a helper call. Every read of kernel memory is one of the two, or a probe of bytes.
  */
 #ifndef TASK_BPF_H
@@ -12,10 +13,13 @@
 
 #define LOAD(pointer, field) ((pointer)->field)
 #define PROBE(pointer, field) BPF_CORE_READ(pointer, field)
+#define LOAD_AT(pointer) (*(pointer))
+#define LOAD_BYTES(to, pointer, field) __builtin_memcpy(to, (pointer)->field, sizeof(to))
 #define LOAD_BIT(pointer, field) BPF_CORE_READ_BITFIELD(pointer, field)
 #define PROBE_BIT(pointer, field) BPF_CORE_READ_BITFIELD_PROBED(pointer, field)
 
-#define PF_KTHREAD 0x00200000		/* include/linux/sched.h */
+#define PF_EXITING 0x00000004		/* include/linux/sched.h */
+#define PF_KTHREAD 0x00200000
 #define SIGNAL_GROUP_EXIT 0x00000004	/* include/linux/sched/signal.h */
 #define OVERLAYFS_MAGIC 0x794c7630	/* include/uapi/linux/magic.h */
 #define NSEC_PER_SEC 1000000000LL
@@ -96,7 +100,7 @@ static __always_inline struct cgroup *subsystem_cgroup(struct css_set *set, __u6
 	struct cgroup_subsys_state **state =
 		(void *)set + bpf_core_field_offset(struct css_set, subsys) + index * sizeof(*state);
 
-	return LOAD(*state, cgroup);
+	return LOAD(LOAD_AT(state), cgroup);
 }
 
 static __always_inline struct kernfs_node *cgroup_of(struct task_struct *task)

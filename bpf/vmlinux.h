@@ -299,7 +299,6 @@ struct css_set {
 struct task_struct {
 	unsigned int flags;
 	struct mm_struct *mm;
-	int exit_state;
 	int exit_code;
 	int pid;
 	int tgid;

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proctree_ds import wire
+from proctree_ds import wire_layout as wire
 from proctree_ds.model import Capabilities, Exec, Exit, Fork, Namespaces, Snapshot, State, Task
-from proctree_ds.wire import Decoder, first_word, tty_name
+from proctree_ds.wire import Decoder, tty_name
+from proctree_ds.wire_layout import first_word
 
 OBJECT: Final = Path(wire.__file__).parent / "_bpf" / "proctree.bpf.o"
 
@@ -497,12 +498,12 @@ def _prefixes(format_: str) -> list[str]:
 
 def test_parts_that_are_read_on_their_own(btf: Btf) -> None:
     _, context_at = btf.structs["pt_context"]
-    assert context_at["cap_effective"] == wire._CAPABILITIES_AT.start
-    assert context_at["session_id"] == wire._CAPABILITIES_AT.stop
-    assert context_at["cgroup_id"] == wire._CGROUP_ID_AT
-    assert context_at["ns_pid"] == wire._NAMESPACES_AT.start
-    assert wire._NAMESPACES_AT.stop == wire.CONTEXT.size
-    assert btf.structs["pt_file"][1]["path_length"] == wire._PATH_LENGTH_AT
+    assert context_at["cap_effective"] == wire.CAPABILITIES_AT.start
+    assert context_at["session_id"] == wire.CAPABILITIES_AT.stop
+    assert context_at["cgroup_id"] == wire.CGROUP_ID_AT
+    assert context_at["ns_pid"] == wire.NAMESPACES_AT.start
+    assert wire.NAMESPACES_AT.stop == wire.CONTEXT.size
+    assert btf.structs["pt_file"][1]["path_length"] == wire.PATH_LENGTH_AT
 
 
 def test_the_order_of_what_is_unpacked_by_position(btf: Btf) -> None:
@@ -519,10 +520,10 @@ def test_kinds_and_flags(btf: Btf) -> None:
         assert btf.enumerators[f"PT_CUT_{name.upper()}"] == 1 << bit
     checked = 0
     for name, value in vars(wire).items():
-        if name.startswith(("_FILE_", "_PLACES_", "_HAS_", "_CUT_")) and isinstance(value, int):
-            if name != "_CUT_ANY":
-                assert btf.enumerators[f"PT{name}"] == value
+        if name.startswith(("FILE_", "PLACES_", "HAS_", "CUT_")) and isinstance(value, int):
+            if name != "CUT_ANY":
+                assert btf.enumerators[f"PT_{name}"] == value
                 checked += 1
     assert checked == 15
     for name in ("GROUP_EXIT", "SUBREAPER", "KERNEL_THREAD"):
-        assert btf.enumerators[f"PT_{name}"] == vars(wire)[f"_{name}"]
+        assert btf.enumerators[f"PT_{name}"] == vars(wire)[name]

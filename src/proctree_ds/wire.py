@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from mmap import mmap
-from struct import Struct
 from typing import Final, TypeVar
 
 from proctree_ds.containers import container_id
@@ -31,81 +30,57 @@ from proctree_ds.model import (
     State,
     Task,
 )
-
-__all__ = ["VERSION", "Decoder", "tty_name"]
-
-VERSION: Final = 1
-"""PT_WIRE_VERSION. Raised when an offset, a size or a meaning changes."""
-
-FORK, EXEC, EXIT, SNAPSHOT, CGROUP = range(1, 6)
-KIND_NAMES: Final = {
-    FORK: "fork",
-    EXEC: "exec",
-    EXIT: "exit",
-    SNAPSHOT: "snapshot",
-    CGROUP: "cgroup",
-}
-
-# enum pt_flag
-CUT_NAMES: Final = (
-    "executable",
-    "interpreter",
-    "cwd",
-    "root",
-    "script",
-    "cgroup",
-    "argv",
-    "env",
+from proctree_ds.wire_layout import (
+    CAPABILITIES,
+    CAPABILITIES_AT,
+    CGROUP,
+    CGROUP_ID,
+    CGROUP_ID_AT,
+    CGROUP_RECORD,
+    CONTEXT,
+    CUT_ANY,
+    CUT_ARGV,
+    CUT_CGROUP,
+    CUT_ENV,
+    CUT_NAMES,
+    EXEC,
+    EXEC_BYTES,
+    EXEC_RECORD,
+    EXIT,
+    EXIT_BYTES,
+    EXIT_RECORD,
+    FILE,
+    FILE_CUT,
+    FILE_DELETED,
+    FILE_LAYER_UNKNOWN,
+    FILE_MEMFD,
+    FILE_PRESENT,
+    FILE_UPPER,
+    FORK,
+    FORK_BYTES,
+    FORK_RECORD,
+    GROUP_EXIT,
+    HAS_ARGV,
+    HAS_ENV,
+    HAS_SCRIPT,
+    HEADER,
+    KERNEL_THREAD,
+    NAMESPACES,
+    NAMESPACES_AT,
+    PATH_LENGTH,
+    PATH_LENGTH_AT,
+    PLACES,
+    PLACES_CWD_CUT,
+    PLACES_KNOWN,
+    PLACES_ROOT_CUT,
+    SNAPSHOT,
+    SUBREAPER,
+    TASK,
+    WORD,
+    first_word,
 )
-"""What can have been cut, from bit 0 on."""
-_CUT_ANY: Final = (1 << len(CUT_NAMES)) - 1
-_CUT_CGROUP: Final = 1 << 5
-_CUT_ARGV: Final = 1 << 6
-_CUT_ENV: Final = 1 << 7
-_HAS_ARGV: Final = 1 << 8
-_HAS_ENV: Final = 1 << 9
-_HAS_SCRIPT: Final = 1 << 10
-_GROUP_EXIT: Final = 1 << 11
-_SUBREAPER: Final = 1 << 12
-_KERNEL_THREAD: Final = 1 << 13
 
-# enum pt_file_flag, enum pt_places_flag
-_FILE_PRESENT: Final = 1 << 0
-_FILE_MEMFD: Final = 1 << 1
-_FILE_DELETED: Final = 1 << 2
-_FILE_UPPER: Final = 1 << 3
-_FILE_LAYER_UNKNOWN: Final = 1 << 4
-_FILE_CUT: Final = 1 << 5
-_PLACES_KNOWN: Final = 1 << 0
-_PLACES_CWD_CUT: Final = 1 << 1
-_PLACES_ROOT_CUT: Final = 1 << 2
-
-_HEADER: Final = "=HHIQ"
-_IDENTITY: Final = "16s16s16sII"
-HEADER: Final = Struct(_HEADER)
-TASK: Final = Struct("=QII")
-CONTEXT: Final = Struct("=6I5Q4IQ8I")
-FILE: Final = Struct("=QQqqIIIIII")
-PLACES: Final = Struct(f"={FILE.size}s{FILE.size}sIIII")
-FORK_RECORD: Final = Struct(f"{_HEADER}{_IDENTITY}16s16s{CONTEXT.size}s")
-EXEC_RECORD: Final = Struct(f"{_HEADER}{_IDENTITY}16s{CONTEXT.size}s6I{PLACES.size}s")
-EXIT_RECORD: Final = Struct(f"{_HEADER}{_IDENTITY}16sII")
-CGROUP_RECORD: Final = Struct(f"{_HEADER}QII")
-
-_FORK_BYTES: Final = FORK_RECORD.size
-_EXEC_BYTES: Final = EXEC_RECORD.size
-_EXIT_BYTES: Final = EXIT_RECORD.size
-
-# Parts of pt_context and pt_file that are read on their own.
-_WORD: Final = Struct("=I")
-_CAPABILITIES: Final = Struct("=5Q")
-_CAPABILITIES_AT: Final = slice(24, 64)
-_CGROUP_ID: Final = Struct("=Q")
-_CGROUP_ID_AT: Final = 80
-_NAMESPACES: Final = Struct("=8I")
-_NAMESPACES_AT: Final = slice(88, 120)
-_PATH_LENGTH: Final = Struct("=I")
-_PATH_LENGTH_AT: Final = 52
+__all__ = ["Decoder", "tty_name"]
 
 _unpack_task: Final = TASK.unpack
 _unpack_fork: Final = FORK_RECORD.unpack_from
@@ -141,12 +116,6 @@ class _Shared(dict[bytes, V]):
             self.emptied += 1
         value = self[raw] = self._make(raw)
         return value
-
-
-def first_word(kind: int, version: int = VERSION) -> int:
-    """The first four bytes of a record, as a number in host byte order."""
-    (word,) = _WORD.unpack(Struct("=HH").pack(kind, version))
-    return int(word)
 
 
 def tty_name(major: int, minor: int) -> str | None:
@@ -230,7 +199,7 @@ class Decoder:
         self._files = _Shared(self._file, limit // 4)
         self._paths = _Shared(_path, limit // 4)
         self._envs = _Shared(_env, limit // 16)
-        self._capabilities = _Shared(lambda raw: Capabilities(*_CAPABILITIES.unpack(raw)), limit)
+        self._capabilities = _Shared(lambda raw: Capabilities(*CAPABILITIES.unpack(raw)), limit)
         self._namespaces = _Shared(_namespaces, limit)
         self._cgroups: dict[int, tuple[str | None, str | None]] = {}
         self._cgroup_limit = limit
@@ -247,7 +216,7 @@ class Decoder:
         if length < HEADER.size or offset + length > len(buffer):
             self.malformed += 1
             return None
-        (word,) = _WORD.unpack_from(buffer, offset)
+        (word,) = WORD.unpack_from(buffer, offset)
         return self.decoders.get(word, self.unknown)(buffer, offset, length)
 
     def pictures(self, stream: Buffer) -> list[Snapshot]:
@@ -274,7 +243,7 @@ class Decoder:
 
     def fork(self, buffer: Buffer, offset: int, length: int) -> Fork | None:
         """sched_process_fork."""
-        if length != _FORK_BYTES:
+        if length != FORK_BYTES:
             self.malformed += 1
             return None
         _, _, _, time, task, leader, parent, ns_tid, ns_pid, creator, comm, context = _unpack_fork(
@@ -299,7 +268,7 @@ class Decoder:
 
     def exit(self, buffer: Buffer, offset: int, length: int) -> Exit | None:
         """sched_process_exit. The status is that of wait(2)."""
-        if length != _EXIT_BYTES:
+        if length != EXIT_BYTES:
             self.malformed += 1
             return None
         _, _, flags, time, task, leader, parent, _, _, reaper, status, _ = _unpack_exit(
@@ -319,20 +288,20 @@ class Decoder:
             None if signal else status >> 8 & 0xFF,
             signal or None,
             status & 0x80 != 0,
-            flags & _GROUP_EXIT != 0,
+            flags & GROUP_EXIT != 0,
             tasks[reaper],
         )
 
     def exec(self, buffer: Buffer, offset: int, length: int) -> Exec | None:
         """sched_process_exec: the whole state of the process as it begins its new image."""
-        if length < _EXEC_BYTES:
+        if length < EXEC_BYTES:
             self.malformed += 1
             return None
         (
             _, _, flags, time, task, _, parent, ns_tid, ns_pid, comm, context, old_tid,
             paths_length, script_length, cgroup_length, argv_length, env_length, places,
         ) = _unpack_exec(buffer, offset)  # fmt: skip
-        paths_at = offset + _EXEC_BYTES
+        paths_at = offset + EXEC_BYTES
         script_at = paths_at + paths_length
         argv_at = script_at + script_length + cgroup_length
         env_at = argv_at + argv_length
@@ -343,10 +312,10 @@ class Decoder:
             return None
         executable, interpreter, cwd, root = self._places[places + buffer[paths_at:script_at]]
         script = None
-        if flags & _HAS_SCRIPT:
+        if flags & HAS_SCRIPT:
             interpreter = executable
             script = _absolute(_comm(buffer[script_at : script_at + script_length]), cwd, root)
-        if flags & _CUT_ANY:
+        if flags & CUT_ANY:
             self._count_cuts(flags)
         return Exec(
             time,
@@ -357,10 +326,10 @@ class Decoder:
                     executable,
                     interpreter,
                     script,
-                    _argv(buffer[argv_at:env_at]) if flags & _HAS_ARGV else None,
-                    flags & _CUT_ARGV != 0,
-                    self._envs[buffer[env_at:end]] if flags & _HAS_ENV else None,
-                    flags & _CUT_ENV != 0,
+                    _argv(buffer[argv_at:env_at]) if flags & HAS_ARGV else None,
+                    flags & CUT_ARGV != 0,
+                    self._envs[buffer[env_at:end]] if flags & HAS_ENV else None,
+                    flags & CUT_ENV != 0,
                     time,
                 ),
                 cwd,
@@ -375,14 +344,14 @@ class Decoder:
 
     def snapshot(self, buffer: Buffer, offset: int, length: int) -> Snapshot | None:
         """A task that the iterator met. `given` holds what the kernel could tell."""
-        if length < _EXEC_BYTES:
+        if length < EXEC_BYTES:
             self.malformed += 1
             return None
         (
             _, _, flags, time, raw_task, leader, parent, ns_tid, ns_pid, comm, context, _,
             paths_length, script_length, cgroup_length, argv_length, env_length, places,
         ) = _unpack_exec(buffer, offset)  # fmt: skip
-        paths_at = offset + _EXEC_BYTES
+        paths_at = offset + EXEC_BYTES
         cgroup_at = paths_at + paths_length + script_length
         argv_at = cgroup_at + cgroup_length
         env_at = argv_at + argv_length
@@ -391,11 +360,11 @@ class Decoder:
         if end != offset + length or task is None:
             self.malformed += 1
             return None
-        if not flags & _CUT_CGROUP:
+        if not flags & CUT_CGROUP:
             self._learn_cgroup(
-                _CGROUP_ID.unpack_from(context, _CGROUP_ID_AT)[0], buffer[cgroup_at:argv_at]
+                CGROUP_ID.unpack_from(context, CGROUP_ID_AT)[0], buffer[cgroup_at:argv_at]
             )
-        if flags & _CUT_ANY:
+        if flags & CUT_ANY:
             self._count_cuts(flags)
         executable, interpreter, cwd, root = self._places[
             places + buffer[paths_at : paths_at + paths_length]
@@ -405,18 +374,18 @@ class Decoder:
             given["cwd"] = cwd
         if root is not None:
             given["root"] = root
-        if flags & _KERNEL_THREAD:
+        if flags & KERNEL_THREAD:
             given.update(executable=None, interpreter=None, argv=())
         elif executable is not None:
             given["executable"] = executable
             if interpreter is not None:
                 given["interpreter"] = interpreter
-        if flags & _HAS_ARGV:
+        if flags & HAS_ARGV:
             given["argv"] = _argv(buffer[argv_at:env_at])
-            given["argv_truncated"] = flags & _CUT_ARGV != 0
-        if flags & _HAS_ENV:
+            given["argv_truncated"] = flags & CUT_ARGV != 0
+        if flags & HAS_ENV:
             given["env"] = self._envs[buffer[env_at:end]]
-            given["env_truncated"] = flags & _CUT_ENV != 0
+            given["env_truncated"] = flags & CUT_ENV != 0
         return Snapshot(
             time,
             task,
@@ -426,7 +395,7 @@ class Decoder:
             None,
             ns_tid,
             ns_pid,
-            flags & _SUBREAPER != 0,
+            flags & SUBREAPER != 0,
         )
 
     def cgroup(self, buffer: Buffer, offset: int, length: int) -> None:
@@ -439,7 +408,7 @@ class Decoder:
         if path_at + path_length != offset + length:
             self.malformed += 1
             return
-        if flags & _CUT_ANY:
+        if flags & CUT_ANY:
             self._count_cuts(flags)
         else:
             self._learn_cgroup(cgroup_id, buffer[path_at : path_at + path_length])
@@ -475,7 +444,7 @@ class Decoder:
             gid=gid,
             egid=egid,
             sgid=sgid,
-            capabilities=self._capabilities[raw[_CAPABILITIES_AT]],
+            capabilities=self._capabilities[raw[CAPABILITIES_AT]],
             session_id=session_id,
             process_group=process_group,
             tty=tty_name(tty >> 20, tty & 0xFFFFF),
@@ -483,7 +452,7 @@ class Decoder:
             cgroup=cgroup,
             cgroup_id=cgroup_id or None,
             container_id=container,
-            namespaces=self._namespaces[raw[_NAMESPACES_AT]],
+            namespaces=self._namespaces[raw[NAMESPACES_AT]],
         )
 
     def _place(self, raw: bytes) -> Places:
@@ -491,26 +460,26 @@ class Decoder:
         at = PLACES.size
         files = []
         for file in executable, interpreter:
-            end = at + _PATH_LENGTH.unpack_from(file, _PATH_LENGTH_AT)[0]
+            end = at + PATH_LENGTH.unpack_from(file, PATH_LENGTH_AT)[0]
             files.append(self._files[file + raw[at:end]])
             at = end
-        if not flags & _PLACES_KNOWN:
+        if not flags & PLACES_KNOWN:
             return files[0], files[1], None, None
-        cwd = None if flags & _PLACES_CWD_CUT else self._paths[raw[at : at + cwd_length]]
+        cwd = None if flags & PLACES_CWD_CUT else self._paths[raw[at : at + cwd_length]]
         at += cwd_length
-        root = None if flags & _PLACES_ROOT_CUT else self._paths[raw[at : at + root_length]]
+        root = None if flags & PLACES_ROOT_CUT else self._paths[raw[at : at + root_length]]
         return files[0], files[1], cwd, root
 
     def _file(self, raw: bytes) -> FileInfo | None:
         (
             inode, size, ctime, mtime, device, mode, owner, link_count, flags, _,
         ) = FILE.unpack_from(raw)  # fmt: skip
-        if not flags & _FILE_PRESENT:
+        if not flags & FILE_PRESENT:
             return None
         path = _path(raw[FILE.size :])
-        if flags & _FILE_MEMFD:
+        if flags & FILE_MEMFD:
             path += " (deleted)"  # as simple_dname() gives it, fs/d_path.c
-        cut = flags & _FILE_CUT != 0
+        cut = flags & FILE_CUT != 0
         return FileInfo(
             path=path.removeprefix("/") if cut else path,
             path_truncated=cut,
@@ -522,11 +491,11 @@ class Decoder:
             ctime=ctime,
             mtime=mtime,
             link_count=link_count,
-            is_memfd=flags & _FILE_MEMFD != 0,
-            is_deleted=flags & _FILE_DELETED != 0,
-            on_upper_layer=None if flags & _FILE_LAYER_UNKNOWN else flags & _FILE_UPPER != 0,
+            is_memfd=flags & FILE_MEMFD != 0,
+            is_deleted=flags & FILE_DELETED != 0,
+            on_upper_layer=None if flags & FILE_LAYER_UNKNOWN else flags & FILE_UPPER != 0,
         )
 
 
 def _namespaces(raw: bytes) -> Namespaces:
-    return Namespaces(*(inode or None for inode in _NAMESPACES.unpack(raw)))
+    return Namespaces(*(inode or None for inode in NAMESPACES.unpack(raw)))

@@ -26,7 +26,8 @@ from proctree_ds.errors import ConfigurationError, SourceUnavailable
 from proctree_ds.model import Event, Exec, Exit, Fork, Header, Loss, Snapshot
 from proctree_ds.sources.libbpf import BpfObject, LibbpfError, LibbpfMissing
 from proctree_ds.sources.ringbuf import Ring
-from proctree_ds.wire import KIND_NAMES, Decoder
+from proctree_ds.wire import Decoder
+from proctree_ds.wire_layout import KIND_NAMES
 
 __all__ = ["DEFAULT_BATCH", "DEFAULT_ENV_NAMES", "DEFAULT_RING_BYTES", "EbpfSource"]
 
@@ -52,8 +53,10 @@ DEFAULT_ENV_NAMES: Final = (
 _OBJECT: Final = Path(__file__).parent.parent / "_bpf" / "proctree.bpf.o"
 _KERNEL_BTF: Final = Path("/sys/kernel/btf/vmlinux")
 
-_DRAIN_DELAY: Final = 0.010
-"""Seconds between two looks at the ring while events come: a burst is read in one go."""
+_FIRST_LOOK: Final = 0.002
+"""Seconds from the event that wakes the reader to its first look at the ring."""
+_NEXT_LOOK: Final = 0.020
+"""Seconds between two looks while events come. Waking up costs more than reading ten events."""
 _IDLE: Final = 1.0
 """Seconds after which an empty batch tells the reader that nothing happened."""
 _MISSES_INTERVAL: Final = 1_000_000_000
@@ -174,12 +177,14 @@ class EbpfSource:
             poll.register(self._stop_fd, select.EPOLLIN)
             quiet = True
             while not self._stopping:
-                if quiet:
+                if not quiet:
+                    time.sleep(_NEXT_LOOK)
+                else:
                     self._ring.rest()
                     if not poll.poll(_IDLE):
                         yield self._losses()
                         continue
-                time.sleep(_DRAIN_DELAY)
+                    time.sleep(_FIRST_LOOK)
                 quiet = True
                 for batch in self._drain():
                     quiet = False
