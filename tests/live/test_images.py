@@ -92,6 +92,27 @@ def test_a_static_program_has_no_loader(capture: Capture, victims: Path, tmp_pat
     assert state_of(capture([static])).image.interpreter is None
 
 
+def test_the_layers_of_an_overlay(capture: Capture, victims: Path, tmp_path: Path) -> None:
+    layers = {name: tmp_path / name for name in ("lower", "upper", "work", "merged")}
+    for layer in layers.values():
+        layer.mkdir()
+    for name in ("kept", "changed"):
+        shutil.copy(victims / "target", layers["lower"] / name)
+    places = ",".join(f"{name}dir={layers[name]}" for name in ("lower", "upper", "work"))
+    merged = layers["merged"]
+    subprocess.run(["mount", "-t", "overlay", "-o", places, "none", merged], check=True)
+    try:
+        (merged / "changed").chmod(0o700)
+        kept = executable_of(state_of(capture([merged / "kept"])).image)
+        changed = executable_of(state_of(capture([merged / "changed"])).image)
+        assert (kept.path, changed.path) == (str(merged / "kept"), str(merged / "changed"))
+        assert kept.on_upper_layer is False
+        assert changed.on_upper_layer is True
+        assert kept.inode == (merged / "kept").stat().st_ino
+    finally:
+        subprocess.run(["umount", merged], check=True)
+
+
 def test_argv_as_the_kernel_passed_it(capture: Capture, target: Path) -> None:
     argv = ["other name", "0", "", "a\nb\t'\"", "ü", "\udcff\udc80"]
     seen = capture(argv, executable=target)

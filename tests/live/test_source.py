@@ -38,6 +38,32 @@ def test_the_first_batch_is_the_picture(capture: Capture, victims: Path) -> None
     assert os.getpid() in {event.task.tid for event in first[1:] if isinstance(event, Snapshot)}
 
 
+def test_the_picture_of_a_kernel_whose_iterator_may_not_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Arguments and environment then come from /proc, and say the same."""
+    monkeypatch.setenv("SSH_TTY", "/dev/pts/9")
+    pictures = []
+    for programs in (("picture_sleeping",), ("picture_plain",)):
+        monkeypatch.setattr(ebpf, "_PICTURE_PROGRAMS", programs)
+        process = subprocess.Popen(["/bin/sleep", "1000"], stdin=subprocess.PIPE)
+        try:
+            source = EbpfSource()
+            first = next(iter(source.batches()))
+            source.close()
+        finally:
+            process.kill()
+            process.communicate()
+        (given,) = (e.given for e in first if isinstance(e, Snapshot) and e.task.tid == process.pid)
+        pictures.append(given)
+    names = ("comm", "cwd", "root", "argv", "env", "executable")
+    assert [pictures[0][name] for name in names] == [pictures[1][name] for name in names]
+    assert pictures[0]["argv"] == ("/bin/sleep", "1000")
+    assert pictures[0]["env"] == {"SSH_TTY": "/dev/pts/9"} | {
+        name: os.environ[name] for name in ebpf.DEFAULT_ENV_NAMES if name in os.environ
+    }
+
+
 def test_batches_are_bounded_and_in_order(victims: Path) -> None:
     source = EbpfSource(batch=7)
     run_many(victims / "target", 20)
