@@ -33,9 +33,22 @@ STEP: Final = 50_000
 CAPABILITIES: Final = Capabilities(0, 0, 0, (1 << 41) - 1, 0)
 NAMESPACES: Final = Namespaces(*range(4026531834, 4026531842))
 CONTEXT: Final = Context(
-    1000, 1000, 1000, 1000, 1000, 1000, CAPABILITIES, 100, 100, None, 1000,
-    "/user.slice", 77, None, NAMESPACES,
-)  # fmt: skip
+    1000,
+    1000,
+    1000,
+    1000,
+    1000,
+    1000,
+    CAPABILITIES,
+    100,
+    100,
+    None,
+    1000,
+    "/user.slice",
+    77,
+    None,
+    NAMESPACES,
+)
 LOADER: Final = FileInfo("/lib64/ld-linux-x86-64.so.2", False, 65024, 99, 0o100755, 0, 210_000)
 EXECUTABLES: Final = [
     FileInfo(f"/usr/bin/tool{i}", False, 65024, 1000 + i, 0o100755, 0, 50_000) for i in range(50)
@@ -69,9 +82,15 @@ def batches(lives: int) -> Iterator[list[Event]]:
                 Fork(start + 40_000, task, parent, None, None, task.tid, task.tid, "bash", CONTEXT)
             )
             image = Image(
-                executable, LOADER, None, (f"tool{i % 50}", "--input", str(i)),
-                False, {}, False, start + 41_000,
-            )  # fmt: skip
+                executable,
+                LOADER,
+                None,
+                (f"tool{i % 50}", "--input", str(i)),
+                False,
+                {},
+                False,
+                start + 41_000,
+            )
             state = State(f"tool{i % 50}", image, "/home/u", "/", CONTEXT)
             batch.append(Exec(start + 41_000, task, state, parent, None, task.tid, task.tid))
             batch.append(Exit(start + 45_000, task, None, parent, 0, None, False, True, INIT))
@@ -81,9 +100,19 @@ def batches(lives: int) -> Iterator[list[Event]]:
 def raw_batches(lives: int) -> Iterator[list[bytes]]:
     """The same as the records that the kernel programs write, a batch at a time."""
     context = wire.CONTEXT.pack(
-        *(1000,) * 6, 0, 0, 0, (1 << 41) - 1, 0, 100, 100, 0, 0, 77,
+        *(1000,) * 6,
+        0,
+        0,
+        0,
+        (1 << 41) - 1,
+        0,
+        100,
+        100,
+        0,
+        0,
+        77,
         *range(4026531834, 4026531842),
-    )  # fmt: skip
+    )
     comms = [b"tool%d" % i for i in range(len(EXECUTABLES))]
     places = [_places(executable) for executable in EXECUTABLES]
     init = _task(INIT)
@@ -112,7 +141,7 @@ def raw_batches(lives: int) -> Iterator[list[bytes]]:
                     parent,
                     b"bash",
                     context,
-                )  # fmt: skip
+                )
             )
             batch.append(
                 wire.EXEC_RECORD.pack(
@@ -130,7 +159,7 @@ def raw_batches(lives: int) -> Iterator[list[bytes]]:
                     len(argv),
                     0,
                     fixed,
-                )  # fmt: skip
+                )
                 + paths
                 + argv
             )
@@ -144,7 +173,7 @@ def raw_batches(lives: int) -> Iterator[list[bytes]]:
                     init,
                     0,
                     0,
-                )  # fmt: skip
+                )
             )
         yield batch
 
@@ -167,9 +196,17 @@ def _leaf_first(path: str | None) -> bytes:
 def _file(file: FileInfo, path_length: int) -> bytes:
     device = 254 << 20
     return wire.FILE.pack(
-        file.inode, file.size, 0, 0, device, file.mode, file.owner, 1, wire._FILE_PRESENT,
+        file.inode,
+        file.size,
+        0,
+        0,
+        device,
+        file.mode,
+        file.owner,
+        1,
+        wire._FILE_PRESENT,
         path_length,
-    )  # fmt: skip
+    )
 
 
 def _task(task: Task) -> bytes:

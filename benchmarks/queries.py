@@ -51,7 +51,7 @@ def point_queries() -> list[Figure]:
 
     def ask_lineages() -> None:
         for key in lineage_keys:
-            ds.get(key)["process_lineage"]  # noqa: B018
+            ds.get(key)["process_lineage"]
 
     def read_lineages() -> None:
         for entity, at in ages:

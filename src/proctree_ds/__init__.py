@@ -1,28 +1,70 @@
-"""A versioned process tree for Linux, asked as of an instant."""
+"""A versioned process tree for Linux, asked as of an instant.
+
+Feed a `ProcessTree` with events, ask a `DataSource` as of a time, write detection as a `Signature`.
+"""
 
 from proctree_ds.answers import Certainty, LossWindow, ProcessInfo, ProcessLineage, ThreadInfo
 from proctree_ds.datasource import DataSource, LineageKey, PidKey, ProcKey, ThreadKey
 from proctree_ds.errors import (
     BeyondHorizon,
+    ConfigurationError,
     DataNotFound,
+    EventLogError,
+    InvalidTime,
     KeyNotSupported,
     NeverSeen,
     NotStartedYet,
     ProctreeError,
+    SignatureError,
+    SourceError,
+    SourceUnavailable,
 )
-from proctree_ds.eventlog import read_events
-from proctree_ds.model import FileInfo, entity_id
+from proctree_ds.eventlog import read_events, write_events
+from proctree_ds.model import (
+    Capabilities,
+    Event,
+    FileInfo,
+    Namespaces,
+    Task,
+    entity_id,
+)
+from proctree_ds.signature import (
+    EndOfSource,
+    EventSelector,
+    Finding,
+    LossSignal,
+    Signal,
+    Signature,
+    SignatureContext,
+    SignatureMetadata,
+    Tick,
+)
+from proctree_ds.signature_event import ChangeEvent, ExecEvent, ExitEvent, ForkEvent, TaskEvent
 from proctree_ds.tree import ProcessTree
 
 __all__ = [
     "BeyondHorizon",
+    "Capabilities",
     "Certainty",
+    "ChangeEvent",
+    "ConfigurationError",
     "DataNotFound",
     "DataSource",
+    "EndOfSource",
+    "Event",
+    "EventLogError",
+    "EventSelector",
+    "ExecEvent",
+    "ExitEvent",
     "FileInfo",
+    "Finding",
+    "ForkEvent",
+    "InvalidTime",
     "KeyNotSupported",
     "LineageKey",
+    "LossSignal",
     "LossWindow",
+    "Namespaces",
     "NeverSeen",
     "NotStartedYet",
     "PidKey",
@@ -31,8 +73,19 @@ __all__ = [
     "ProcessLineage",
     "ProcessTree",
     "ProctreeError",
+    "Signal",
+    "Signature",
+    "SignatureContext",
+    "SignatureError",
+    "SignatureMetadata",
+    "SourceError",
+    "SourceUnavailable",
+    "Task",
+    "TaskEvent",
     "ThreadInfo",
     "ThreadKey",
+    "Tick",
     "entity_id",
     "read_events",
+    "write_events",
 ]

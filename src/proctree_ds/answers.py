@@ -40,7 +40,7 @@ was never observed, or at one whose own history has been dropped."""
 
 
 class LossWindow(msgspec.Struct, frozen=True):
-    """Between `since` and `until` (epoch ns) `lost` events never arrived; None is an unknown many."""
+    """Between `since` and `until` (epoch ns) `lost` events never arrived (None: who knows)."""
 
     since: int
     until: int
