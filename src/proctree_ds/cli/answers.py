@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from proctree_ds.cli.console import wanted_width
 from proctree_ds.errors import NeverSeen
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _width(is_terminal: bool) -> int:
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isascii() and columns.isdigit() and int(columns) >= 40:
-        return int(columns)
+    width = wanted_width()
+    if width is not None:
+        return width
     return os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else _PIPE_WIDTH

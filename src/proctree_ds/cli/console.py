@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from proctree_ds.pipeline import Summary
     from proctree_ds.report import SignatureStatistics
 
-__all__ = ["Console", "abandon_output", "describe_error"]
+__all__ = ["Console", "abandon_output", "describe_error", "wanted_width"]
 
 _SLOWEST: Final = 3
+_MESSAGES: Final = 1_000
+"""Different failures that are remembered, so that each is told once."""
+_SKIPPED_TOLD: Final = 10
 _NANOSECONDS: Final = 1e9
+_NARROWEST: Final = 40
 
 
 class Console:
@@ -28,6 +32,8 @@ class Console:
         self.command = command
         self.quiet = quiet
         self.has_failed = False
+        self._failures: set[str] = set()
+        self._skipped = 0
 
     def say(self, text: str) -> None:
         """Tell what is going on, unless that was not wanted."""
@@ -39,9 +45,21 @@ class Console:
         self._write(f"{self.command}: {visible(text)}")
 
     def fail(self, text: str) -> None:
-        """Tell of something that failed: the exit status will be 1."""
+        """Tell of something that failed, once: the exit status will be 1."""
         self.has_failed = True
+        if text in self._failures:
+            return
+        if len(self._failures) < _MESSAGES:
+            self._failures.add(text)
         self._write(click.style(f"{self.command}: ", fg="red") + visible(text))
+
+    def skipped(self, problem: str) -> None:
+        """Tell of a line that was skipped; of many, only of the first ones."""
+        self._skipped += 1
+        if self._skipped <= _SKIPPED_TOLD:
+            self.warn(f"skipped: {problem}")
+            if self._skipped == _SKIPPED_TOLD:
+                self.warn("further bad lines are only counted")
 
     def summarise(self, summary: Summary) -> None:
         """The last word of a run: what was seen, lost and found, and who was slow."""
@@ -92,6 +110,14 @@ def abandon_output() -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, sys.stdout.fileno())
     os.close(null)
+
+
+def wanted_width() -> int | None:
+    """The width of a table as the environment says it (COLUMNS); None where it does not."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isascii() and columns.isdigit() and int(columns) >= _NARROWEST:
+        return int(columns)
+    return None
 
 
 def _losses(summary: Summary) -> str:

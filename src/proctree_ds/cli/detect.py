@@ -7,15 +7,17 @@ imported when it is needed, because what happens before the first event is not s
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from proctree_ds.cli.console import Console, abandon_output, describe_error
+from proctree_ds.cli.console import Console, abandon_output, describe_error, wanted_width
 from proctree_ds.cli.options import TreeOptions, duration, size, tree_options, version
 from proctree_ds.errors import ConfigurationError, ProctreeError
 
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _COMMAND: Final = "proctree-detect"
-_GC_THRESHOLDS: Final = (50_000, 20, 50)
-"""Events, tasks and versions are not tracked by the collector; what signatures make is."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -118,6 +118,7 @@ def main(
     Exit status: 0 fine, 1 the source or a signature failed, 2 wrong usage.
     """
     _refuse_what_is_not_there(options, loader, record, replay, ring_size)
+    _refuse_what_cannot_be(replay, log_path)
     console = Console(_COMMAND, quiet)
     try:
         registry = _load(directories, not no_builtin)
@@ -140,10 +141,13 @@ def main(
         source.close()
         console.fail(str(error))
         sys.exit(1)
-    pipeline = _assemble(
-        registry, source, _sink(output), log, options, duration_ns, replay, console
-    )
-    _watch(pipeline, console, replay, len(registry.signatures))
+    sink, left_out = _sink(output)
+    pipeline = _assemble(registry, source, sink, log, options, duration_ns, replay, console)
+    if replay is None:
+        console.say(f"watching live with {len(registry.signatures)} signatures; Ctrl-C ends")
+    _watch(pipeline, console)
+    for line in left_out():
+        console.say(line)
     sys.exit(1 if console.has_failed else 0)
 
 
@@ -169,6 +173,15 @@ def _refuse_what_is_not_there(
         raise click.UsageError("--ring-size is the kernel's: it means nothing with --replay")
 
 
+def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
+    if sys.stdout is None:
+        raise click.UsageError("standard output is closed: there is no place for findings")
+    if replay is not None and log_path is not None and replay != "-":
+        with suppress(OSError):  # one of them is not there: fine, or told later
+            if os.path.samefile(replay, log_path):
+                raise click.UsageError(f"--write-log would overwrite what --replay reads: {replay}")
+
+
 def _load(directories: Sequence[str], builtin: bool) -> Registry:
     from proctree_ds.registry import load_signatures
 
@@ -183,9 +196,7 @@ def _open(
     if replay is None:
         return open_live(ring_size)
     return open_replay(
-        replay,
-        skip_bad_lines=skip_bad_lines,
-        on_skip=lambda error: console.warn(f"skipped: {error}"),
+        replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )
 
 
@@ -197,10 +208,17 @@ def _open_log(path: str | None) -> Any:
     return EventLogWriter(path)
 
 
-def _sink(output: str | None) -> Sink:
+def _sink(output: str | None) -> tuple[Sink, Callable[[], Iterable[str]]]:
+    """Where findings go, and who tells at the end what was left out there."""
+    if output == "table" or (output is None and sys.stdout.isatty()):
+        from proctree_ds.cli.digest import Digest
+        from proctree_ds.sinks.table import Table
+
+        digest = Digest(Table(sys.stdout, width=wanted_width()))
+        return digest, digest.left_out
     from proctree_ds.sinks.jsonl import JsonLines
 
-    return JsonLines(sys.stdout.buffer)
+    return JsonLines(sys.stdout.buffer), lambda: ()
 
 
 def _assemble(
@@ -222,9 +240,9 @@ def _assemble(
             console.fail(
                 f"the event log ends here: {describe_error(trouble.error)}; detection goes on"
             )
-        elif isinstance(trouble.error, BrokenPipeError):
-            abandon_output()
-        else:
+            return
+        abandon_output()
+        if not isinstance(trouble.error, BrokenPipeError):
             console.fail(f"findings cannot be written: {describe_error(trouble.error)}")
 
     return Pipeline(
@@ -245,7 +263,7 @@ def _assemble(
     )
 
 
-def _watch(pipeline: Pipeline, console: Console, replay: str | None, signatures: int) -> None:
+def _watch(pipeline: Pipeline, console: Console) -> None:
     def end(number: int, _frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends at once
         pipeline.stop()
@@ -253,14 +271,10 @@ def _watch(pipeline: Pipeline, console: Console, replay: str | None, signatures:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
-    if replay is None:
-        console.say(f"watching live with {signatures} signatures; Ctrl-C ends")
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(*_GC_THRESHOLDS)
+    gc.freeze()  # what start-up made stays; events and the tree are not tracked at all
     try:
         pipeline.run()
-    except ProctreeError as error:
+    except (ProctreeError, OSError) as error:
         console.fail(str(error))
     console.summarise(pipeline.summary())
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from proctree_ds.cli.answers import Asked
-from proctree_ds.cli.console import Console, abandon_output
+from proctree_ds.cli.console import Console, abandon_output, describe_error
 from proctree_ds.cli.options import TreeOptions, entity, tree_options, version
 from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
 
@@ -100,7 +100,7 @@ def _asked(
             source,
             options,
             skip_bad_lines=skip_bad_lines,
-            on_skip=lambda error: console.warn(f"skipped: {error}"),
+            on_skip=lambda error: console.skipped(str(error)),
         )
         if history.end is None:
             raise DataNotFound(f"{source} holds no events: there is nothing to ask about")
@@ -111,7 +111,9 @@ def _asked(
     except (ConfigurationError, InvalidTime) as error:
         raise click.UsageError(str(error)) from None
     except (ProctreeError, OSError) as error:
-        console.fail(str(error))
+        if isinstance(error, OSError):
+            abandon_output()
+        console.fail(describe_error(error))
     if console.has_failed:
         sys.exit(1)
 
