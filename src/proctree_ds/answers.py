@@ -82,6 +82,11 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
     # -------------------------------------------------------------------------- identity
 
     @property
+    def time(self) -> int:
+        """The instant that this answer is as of."""
+        return self._tree.boot_time + self._time
+
+    @property
     def entity_id(self) -> int:
         """The 64-bit identity of the process, see `proctree_ds.entity_id`."""
         return self._node.entity_id
@@ -339,6 +344,11 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
         }
 
     @property
+    def forgotten_children(self) -> int:
+        """How many of its past children are no longer in memory, and so in no list of children."""
+        return self._node.dropped_children
+
+    @property
     def certainty(self) -> Certainty:
         """Where the facts of this answer come from, and what may be missing from it."""
         return _certainty(self._tree, self._node, self._time, self._dropped)
@@ -533,9 +543,14 @@ def _touches(loss: Loss, last_known: int, time: int) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, str | int | None):
+    kind = type(value)
+    if value is None or kind is int or kind is str or kind is bool or kind is dict:
         return value
-    return msgspec.to_builtins(value)
+    if kind is tuple:
+        return list(value)
+    if kind is Certainty:
+        return msgspec.to_builtins(value)
+    return msgspec.structs.asdict(value)
 
 
 def _fields(answer: type) -> tuple[str, ...]:

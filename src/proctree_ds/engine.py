@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from proctree_ds.answers import ProcessInfo
 from proctree_ds.datasource import DataSource
 from proctree_ds.detection import (
     LINEAGE_DEPTH,
@@ -83,6 +84,7 @@ class Engine:
         self._limits = limits
         self._runners = [Runner(signature) for signature in signatures]
         self._plans: dict[type, Plan] = {}
+        self._descriptions: dict[tuple[int, int], dict[str, Any]] = {}
         self._last_time: int | None = None
         self._until_timed = 0
         self._fully_timed = 0
@@ -120,6 +122,7 @@ class Engine:
 
         Costs one look-up for an event that nobody selects. A `Loss` becomes a `LossSignal`.
         """
+        self._descriptions.clear()
         self._watchdog.enter()
         try:
             self._dispatch(events)
@@ -374,7 +377,7 @@ class Engine:
                 ancestry = self._view.data_source.lineage(
                     event.process_entity_id, time, max_depth=LINEAGE_DEPTH
                 )
-                lineage = [info.to_dict() for info in ancestry]
+                lineage = [self._described(info) for info in ancestry]
                 process = lineage[0] if lineage else None
             except DataNotFound:
                 pass
@@ -384,6 +387,14 @@ class Engine:
             about |= {k: v for k, v in msgspec.structs.asdict(event).items() if k != "time"}
         for data in found:
             self._on_finding(Detection(time, runner.identity, about, process, lineage, data))
+
+    def _described(self, info: ProcessInfo) -> dict[str, Any]:
+        """A process as plain data. Findings of one batch share ancestors, and so their dicts."""
+        key = info.entity_id, info.time
+        known = self._descriptions.get(key)
+        if known is None:
+            known = self._descriptions[key] = info.to_dict()
+        return known
 
     def _remember_time(self, events: Sequence[Event]) -> None:
         for raw in reversed(events):
