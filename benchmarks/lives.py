@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from proctree_ds import wire
+from proctree_ds import wire_layout as wire
 from proctree_ds.model import (
     Capabilities,
     Context,
@@ -147,7 +147,7 @@ def raw_batches(lives: int) -> Iterator[list[bytes]]:
                 wire.EXEC_RECORD.pack(
                     exec_word & 0xFFFF,
                     exec_word >> 16,
-                    wire._HAS_ARGV | wire._HAS_ENV,
+                    wire.HAS_ARGV | wire.HAS_ENV,
                     start + 41_000,
                     *identity,
                     comms[kind],
@@ -167,7 +167,7 @@ def raw_batches(lives: int) -> Iterator[list[bytes]]:
                 wire.EXIT_RECORD.pack(
                     exit_word & 0xFFFF,
                     exit_word >> 16,
-                    wire._GROUP_EXIT,
+                    wire.GROUP_EXIT,
                     start + 45_000,
                     *identity,
                     init,
@@ -184,7 +184,7 @@ def _places(executable: FileInfo) -> tuple[bytes, bytes]:
     files = (
         _file(file, len(path)) for file, path in zip((executable, LOADER), paths, strict=False)
     )
-    fixed = wire.PLACES.pack(*files, len(paths[2]), len(paths[3]), wire._PLACES_KNOWN, 0)
+    fixed = wire.PLACES.pack(*files, len(paths[2]), len(paths[3]), wire.PLACES_KNOWN, 0)
     return b"".join(paths), fixed
 
 
@@ -204,7 +204,7 @@ def _file(file: FileInfo, path_length: int) -> bytes:
         file.mode,
         file.owner,
         1,
-        wire._FILE_PRESENT,
+        wire.FILE_PRESENT,
         path_length,
     )
 
