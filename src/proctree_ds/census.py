@@ -50,9 +50,9 @@ class Census:
         self.evicted_processes = 0
         self.evicted_living = 0
         self.evicted_threads = 0
-        self.forgotten: set[int] = set()
-        """The ids of evicted processes and threads; with the page before, `process_cache`."""
-        self._forgotten_before: set[int] = set()
+        self._forgotten: list[int] = []
+        """Ids of the processes and threads evicted last; with the page before, `process_cache`."""
+        self._forgotten_before: list[int] = []
         self.has_forgotten_ids = False
         """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
         self.horizon = -1
@@ -159,6 +159,7 @@ class Census:
 
         Exited processes go a share at a time: one look at memory long unused serves many.
         """
+        self._turn_page()
         while self.threads and len(self.threads) + len(self.processes) > self.thread_cache:
             self.evict_thread(self._next_exited_thread() or self._oldest_of_the_newer_half())
         processes = self.processes
@@ -225,9 +226,7 @@ class Census:
         if thread.process.threads is not None:
             thread.process.threads.discard(thread.entity_id)
         self._leave_tid(thread)
-        self.forgotten.add(thread.entity_id)
-        if len(self.forgotten) > self.process_cache:
-            self._turn_page()
+        self._forgotten.append(thread.entity_id)
 
     def evict(self, node: Process, now: int) -> None:
         """Take a process and its threads out of memory. O(its children and threads in memory)."""
@@ -241,10 +240,7 @@ class Census:
             del by_tid[tid]
         else:
             self._leave_tid(node)
-        forgotten = self.forgotten
-        forgotten.add(entity)
-        if len(forgotten) > self.process_cache:
-            self._turn_page()
+        self._forgotten.append(entity)
         end = node.ended
         if end != NEVER:
             if end > self.horizon:
@@ -272,7 +268,7 @@ class Census:
             thread = self.threads.pop(thread_id)
             self.evicted_threads += 1
             self._leave_tid(thread)
-            self.forgotten.add(thread_id)
+            self._forgotten.append(thread_id)
         self.count_threads()
         if node.rare.copied_from is not None and node.rare.copied_from.children is not None:
             node.rare.copied_from.children.discard(node.entity_id)
@@ -281,45 +277,13 @@ class Census:
         else:
             self._leave_estate(node)
 
-    def _turn_page(self) -> None:
-        """Forget the ids of the evicted before the last `process_cache` of them."""
-        self.has_forgotten_ids = self.has_forgotten_ids or bool(self._forgotten_before)
-        self._forgotten_before = self.forgotten
-        self.forgotten = set()
-
     def was_evicted(self, entity: int) -> bool:
-        """Whether this was the id of a process or thread that was in memory once."""
-        return entity in self.forgotten or entity in self._forgotten_before
+        """Whether this was the id of a process or thread that was in memory once. O(cache)."""
+        return entity in self._forgotten or entity in self._forgotten_before
 
-    def _become_shadow(self, node: Process) -> None:
-        node.parent = node.fork = node.latest = node.versions = node.threads = node.ns_pid = None
-        node.rare = Rare(horizon=self.horizon, heir=node.rare.heir, estates=node.rare.estates)
-        node.born_of = node.base = UNKNOWN_STATE
-        self.shadows[node.entity_id] = node
-
-    def _drop_shadow(self, node: Process) -> None:
-        if self.shadows.pop(node.entity_id, None) is not None:
-            self._leave_estate(node)
-            self.intestate |= node.rare.estates or set()
-
-    def _leave_estate(self, node: Process) -> None:
-        heir = node.rare.heir
-        if heir is not None and heir.rare.estates is not None:
-            heir.rare.estates.discard(node.entity_id)
-        if heir is not None:
-            node.extra.heir = None
-        self.intestate.discard(node.entity_id)
-
-    def _leave_tid(self, node: Process | Thread) -> None:
-        newer = self.by_tid[node.tid]
-        if newer is node:
-            if node.older is None:
-                del self.by_tid[node.tid]
-            else:
-                self.by_tid[node.tid] = node.older
-        else:
-            while newer.older is not node:
-                assert newer.older is not None
-                newer = newer.older
-            newer.older = node.older
-        node.older = None
+    def _turn_page(self) -> None:
+        """Forget the ids of those evicted before the last `process_cache` of them."""
+        if len(self._forgotten) > self.process_cache:
+            self.has_forgotten_ids = self.has_forgotten_ids or bool(self._forgotten_before)
+            self._forgotten_before = self._forgotten
+            self._forgotten = []
