@@ -54,8 +54,13 @@ live() {
     bold "Where the orphan of step 7 came from: its parents exited long ago, the tree still knows"
     echo
     local orphan
-    orphan="$("$bin/proctree" tree "$log" --all --pid "$workload" --output json |
-        sed -n 's/^{"entity_id":\([0-9]*\),.*"cmd":\["id"\].*/\1/p' | tail -n 1)"
+    orphan="$("$bin/proctree" tree "$log" --all --pid "$workload" --output json | "$bin/python" -c '
+import json, sys
+for line in sys.stdin:
+    process = json.loads(line)
+    if process["cmd"] == ["id"] and process["parent_entity_id"] != process["original_parent_entity_id"]:
+        print(process["entity_id"])
+')"
     "$bin/proctree" lineage "$log" --entity "$orphan" --max-depth 4 --output table
 }
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from proctree_ds.cli.console import wanted_width
+from proctree_ds.cli.console import table_width
 from proctree_ds.errors import NeverSeen
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Asked(msgspec.Struct, frozen=True):
 
         is_terminal = sys.stdout.isatty()
         color = is_terminal and "NO_COLOR" not in os.environ
-        _print(draw(lines, width=_width(is_terminal), since=self.history.start, color=color))
+        _print(draw(lines, width=table_width(_PIPE_WIDTH), since=self.history.start, color=color))
 
     def show_list(self, infos: Sequence[ProcessInfo]) -> None:
         """Print processes, a line each, in JSON or with a heading."""
@@ -89,7 +89,7 @@ class Asked(msgspec.Struct, frozen=True):
             return
         from proctree_ds.sinks.process_view import listing
 
-        _print(listing(infos, width=_width(sys.stdout.isatty()), since=self.history.start))
+        _print(listing(infos, width=table_width(_PIPE_WIDTH), since=self.history.start))
 
     def show_one(self, info: ProcessInfo) -> None:
         """Print everything that is known of one process: JSON, or a field a line."""
@@ -98,7 +98,7 @@ class Asked(msgspec.Struct, frozen=True):
             return
         from proctree_ds.sinks.process_view import facts
 
-        _print(facts(info, width=_width(sys.stdout.isatty())))
+        _print(facts(info, width=table_width(_PIPE_WIDTH)))
 
     @property
     def _is_json(self) -> bool:
@@ -120,10 +120,3 @@ def _print(lines: Iterable[str]) -> None:
     for line in lines:
         stream.write(line + "\n")
     stream.flush()
-
-
-def _width(is_terminal: bool) -> int:
-    width = wanted_width()
-    if width is not None:
-        return width
-    return os.get_terminal_size(sys.stdout.fileno()).columns if is_terminal else _PIPE_WIDTH

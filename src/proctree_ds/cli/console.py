@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proctree_ds.pipeline import Summary
     from proctree_ds.report import SignatureStatistics
 
-__all__ = ["Console", "abandon_output", "describe_error", "wanted_width"]
+__all__ = ["Console", "abandon_output", "describe_error", "table_width"]
 
 _SLOWEST: Final = 3
 _MESSAGES: Final = 1_000
@@ -112,12 +112,15 @@ def abandon_output() -> None:
     os.close(null)
 
 
-def wanted_width() -> int | None:
-    """The width of a table as the environment says it (COLUMNS); None where it does not."""
+def table_width(otherwise: int) -> int:
+    """The columns of a table: as COLUMNS says, else the terminal's, else `otherwise`."""
     columns = os.environ.get("COLUMNS", "")
     if columns.isascii() and columns.isdigit() and int(columns) >= _NARROWEST:
         return int(columns)
-    return None
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or otherwise
+    except (OSError, ValueError):  # no terminal
+        return otherwise
 
 
 def _losses(summary: Summary) -> str:

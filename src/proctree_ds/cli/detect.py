@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from proctree_ds.cli.console import Console, abandon_output, describe_error, wanted_width
+from proctree_ds.cli.console import Console, abandon_output, describe_error, table_width
 from proctree_ds.cli.options import TreeOptions, duration, size, tree_options, version
 from proctree_ds.errors import ConfigurationError, ProctreeError
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _COMMAND: Final = "proctree-detect"
+_FILE_WIDTH: Final = 120
+"""Columns of a table that goes to no terminal."""
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -214,7 +216,8 @@ def _sink(output: str | None) -> tuple[Sink, Callable[[], Iterable[str]]]:
         from proctree_ds.cli.digest import Digest
         from proctree_ds.sinks.table import Table
 
-        digest = Digest(Table(sys.stdout, width=wanted_width()))
+        width = table_width(_FILE_WIDTH)
+        digest = Digest(Table(sys.stdout, width=width), width)
         return digest, digest.left_out
     from proctree_ds.sinks.jsonl import JsonLines
 

@@ -80,12 +80,12 @@ def name_of(info: ProcessInfo) -> str:
 
 def command_of(info: ProcessInfo) -> str:
     """The arguments as one text; where there are none, what is executed."""
-    if info.cmd:
+    if info.cmd and any(info.cmd):
         return visible(" ".join(info.cmd))
     binary = info.execution_binary
     if binary is None or binary.path is None:
         return ""
-    return visible(binary.path) + (" (no arguments)" if info.cmd == () else "")
+    return visible(binary.path) + ("" if info.cmd is None else "  (no arguments)")
 
 
 def started(info: ProcessInfo, since: int | None) -> str:
