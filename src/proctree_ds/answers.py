@@ -504,7 +504,7 @@ class ProcessLineage(Sequence[ProcessInfo]):
         return self._processes[1:]
 
     def __repr__(self) -> str:
-        chain = " <- ".join(f"{info.name}({info.pid})" for info in self._processes)
+        chain = " <- ".join(f"{info.name!r}({info.pid})" for info in self._processes)
         return f"ProcessLineage({chain}, end={self.end!r})"
 
 

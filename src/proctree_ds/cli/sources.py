@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 __all__ = ["open_live", "open_replay"]
 
 
-def open_live(ring_bytes: int | None = None) -> Source:
+def open_live(ring_bytes: int | None = None, *, use_procfs: bool = True) -> Source:
     """The kernel's events, from now on. Raises `SourceUnavailable` and `ConfigurationError`."""
     from proctree_ds.sources.ebpf import DEFAULT_RING_BYTES, EbpfSource
 
-    return EbpfSource(ring_bytes=ring_bytes or DEFAULT_RING_BYTES)
+    return EbpfSource(ring_bytes or DEFAULT_RING_BYTES, use_procfs=use_procfs)
 
 
 def open_replay(

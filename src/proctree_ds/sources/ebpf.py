@@ -25,6 +25,7 @@ from proctree_ds.clock import boot_now, measure_boot_time
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
 from proctree_ds.model import Event, Exec, Exit, Fork, Header, Loss, Snapshot
 from proctree_ds.sources.libbpf import BpfObject, LibbpfError, LibbpfMissing
+from proctree_ds.sources.procfs import pictures_missing_from
 from proctree_ds.sources.ringbuf import Ring
 from proctree_ds.wire import Decoder
 from proctree_ds.wire_layout import KIND_NAMES
@@ -82,7 +83,8 @@ class EbpfSource:
     Opening loads and attaches the kernel programs, so events count from then on. `ring_bytes` (a
     power of two, at least one page) holds what the reader has not taken yet; `batch` bounds the
     records of one batch; `env_names` are the environment variables whose values are kept, at most
-    16, each of at most 31 bytes. Raises `ConfigurationError` for other values and
+    16, each of at most 31 bytes. With `use_procfs`, /proc adds to the first picture what the
+    kernel's iterator keeps back. Raises `ConfigurationError` for other values and
     `SourceUnavailable` where the machine does not allow it.
     """
 
@@ -92,6 +94,7 @@ class EbpfSource:
         batch: int = DEFAULT_BATCH,
         env_names: Sequence[str] = DEFAULT_ENV_NAMES,
         object_path: str | os.PathLike[str] | None = None,
+        use_procfs: bool = True,
     ) -> None:
         if ring_bytes < mmap.PAGESIZE or ring_bytes & (ring_bytes - 1) or ring_bytes > 1 << 30:
             raise ConfigurationError(
@@ -100,6 +103,7 @@ class EbpfSource:
         if batch < 1:
             raise ConfigurationError(f"a batch of {batch} records: give at least 1")
         self._names = tuple(env_names)
+        self._use_procfs = use_procfs
         self._constants = _config_bytes(_hierarchy(), self._names)
         self._ring_bytes = ring_bytes
         self._decoder = Decoder()
@@ -215,10 +219,14 @@ class EbpfSource:
         finally:
             os.close(fd)
         snapshots = self._decoder.pictures(b"".join(chunks))
+        if self._use_procfs:
+            if self._picture_program != "picture_sleeping":
+                snapshots = [_with_arguments(snapshot, self._names) for snapshot in snapshots]
+            # First, so that the exact starts that the others name correct theirs.
+            hidden = pictures_missing_from({snapshot.task.tid for snapshot in snapshots})
+            snapshots = hidden + snapshots
         self._events[Snapshot] += len(snapshots)
-        if self._picture_program == "picture_sleeping":
-            return snapshots
-        return [_with_arguments(snapshot, self._names) for snapshot in snapshots]
+        return snapshots
 
     def _losses(self) -> list[Event]:
         """A `Loss` if counters have moved since the last look. Looking is a few loads."""
