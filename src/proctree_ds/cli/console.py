@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from proctree_ds.pipeline import Summary
     from proctree_ds.report import SignatureStatistics
 
-__all__ = ["Console", "abandon_output", "describe_error", "table_width"]
+__all__ = ["Console", "abandon_output", "describe_error", "number", "table_width"]
 
 _SLOWEST: Final = 3
 _MESSAGES: Final = 1_000
@@ -81,10 +81,10 @@ def summary_lines(summary: Summary) -> Iterable[str]:
     seconds = summary.elapsed_ns / _NANOSECONDS
     yield (
         f"{summary.total_events:,} events in {seconds:.1f} s{f' ({kinds})' if kinds else ''};"
-        f" {_losses(summary)}; {_number(summary.findings, 'finding')}"
+        f" {_losses(summary)}; {number(summary.findings, 'finding')}"
     )
     if summary.skipped_lines:
-        yield f"{_number(summary.skipped_lines, 'bad line')} skipped"
+        yield f"{number(summary.skipped_lines, 'bad line')} skipped"
     dropped = {
         name: count
         for name, count in summary.tree.items()
@@ -126,7 +126,7 @@ def table_width(otherwise: int) -> int:
 def _losses(summary: Summary) -> str:
     if not summary.loss_windows:
         return "none lost"
-    windows = _number(summary.loss_windows, "loss window")
+    windows = number(summary.loss_windows, "loss window")
     return f"{summary.lost or 'an unknown number'} lost in {windows}"
 
 
@@ -140,5 +140,6 @@ def _slowest(signatures: Mapping[str, SignatureStatistics]) -> list[str]:
     return [f"{name} {spent[name] / 1000:.1f} µs an event" for name in ranked]
 
 
-def _number(count: int, what: str) -> str:
+def number(count: int, what: str) -> str:
+    """How many of what: `1 finding`, `2,000 findings`."""
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

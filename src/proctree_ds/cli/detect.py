@@ -131,7 +131,7 @@ def main(
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
-        source = _open(replay, ring_size, skip_bad_lines, console)
+        source = _open(replay, ring_size, not options.disable_procfs, skip_bad_lines, console)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ProctreeError as error:
@@ -191,12 +191,16 @@ def _load(directories: Sequence[str], builtin: bool) -> Registry:
 
 
 def _open(
-    replay: str | None, ring_size: int | None, skip_bad_lines: bool, console: Console
+    replay: str | None,
+    ring_size: int | None,
+    use_procfs: bool,
+    skip_bad_lines: bool,
+    console: Console,
 ) -> Source:
     from proctree_ds.cli.sources import open_live, open_replay
 
     if replay is None:
-        return open_live(ring_size)
+        return open_live(ring_size, use_procfs=use_procfs)
     return open_replay(
         replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )
@@ -271,14 +275,19 @@ def _watch(pipeline: Pipeline, console: Console) -> None:
         signal.signal(number, signal.SIG_DFL)  # a second one ends at once
         pipeline.stop()
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, end)
+    before = {
+        number: signal.signal(number, end)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     gc.freeze()  # what start-up made stays; events and the tree are not tracked at all
     try:
         pipeline.run()
     except (ProctreeError, OSError) as error:
         console.fail(str(error))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     console.summarise(pipeline.summary())
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from cachetools import LRUCache
 
+from proctree_ds.cli.console import number
 from proctree_ds.detection import Detection
 from proctree_ds.sinks.escape import visible
 from proctree_ds.sinks.process_view import cut
@@ -19,7 +20,7 @@ from proctree_ds.sinks.table import Table
 
 __all__ = ["SHOWN", "Digest"]
 
-SHOWN: Final = 5
+SHOWN: Final = 10
 """Findings of one kind that are drawn."""
 
 _KINDS_REMEMBERED: Final = 1_024
@@ -64,8 +65,9 @@ class Digest:
             f"{name} {visible(path) if path else '(no program)'} {count:,} times"
             for count, (name, path) in repeated[:_KINDS_TOLD]
         ]
-        more = f"{self._left_out:,} findings more are like those shown"
-        return [f"{more} ({'; '.join(kinds)}); --output json has all"]
+        count = number(self._left_out, "finding")
+        listed = "; ".join(kinds)
+        return [f"{count} left out, like those shown ({listed}); --output json has all"]
 
 
 def _kind_of(detection: Detection) -> _Kind:

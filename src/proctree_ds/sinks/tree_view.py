@@ -21,8 +21,9 @@ from proctree_ds.sinks.process_view import command_of, cut, life_of, name_of, st
 __all__ = ["DEPTH_SHOWN", "Line", "chain", "descendants", "draw"]
 
 DEPTH_SHOWN: Final = 24
-"""Levels that are indented. What is deeper stands at the last of them, with its depth."""
+"""Levels that are indented at most. What is deeper stands at the last of them, with its depth."""
 
+_LEVEL: Final = "   "
 _DIM: Final = "\x1b[2m"
 _BOLD: Final = "\x1b[1m"
 _OFF: Final = "\x1b[0m"
@@ -72,22 +73,25 @@ def draw(
     """The lines as text of at most `width` characters; times count from `since` (epoch ns)."""
     rows = [(str(line.info.pid), started(line.info, since), life_of(line.info)) for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    facts_width = sum(widths) + 6
+    levels = max(1, min(DEPTH_SHOWN, (width - facts_width) // 2 // len(_LEVEL)))
     for line, (pid, time, life) in zip(lines, rows, strict=True):
         facts = f"{pid:>{widths[0]}}  {time:>{widths[1]}}  {life:<{widths[2]}}  "
-        stem = _stem(line)
-        name = name_of(line.info)
-        command = cut(command_of(line.info), width - len(facts) - len(stem) - len(name) - 2)
+        stem = _stem(line, levels)
+        room = width - facts_width - len(stem)
+        name = cut(name_of(line.info), max(1, room))
+        command = cut(command_of(line.info), room - len(name) - 2)
         if color:
-            yield f"{_DIM}{facts}{stem}{_OFF}{_BOLD}{name}{_OFF}  {command}"
+            yield f"{_DIM}{facts}{stem}{_OFF}{_BOLD}{name}{_OFF}  {command}".rstrip()
         else:
             yield f"{facts}{stem}{name}  {command}".rstrip()
 
 
-def _stem(line: Line) -> str:
+def _stem(line: Line, levels: int) -> str:
     if not line.branches:
         return ""
-    *above, last = line.branches
-    stem = "".join("│  " if more else "   " for more in above)
-    if line.depth > DEPTH_SHOWN:
+    *above, last = line.branches[:levels]
+    stem = "".join("│  " if more else _LEVEL for more in above)
+    if line.depth > levels:
         return f"{stem}⋮ {line.depth} "
     return stem + ("├─ " if last else "└─ ")
