@@ -31,19 +31,22 @@ class Admission:
         self.on_arrival: Callable[[Process | Thread], object] = lambda node: None
         """Called with every new record: somebody may have waited for it."""
 
-    def process_of(self, task: Task) -> Process | None:
-        """The process that `task` leads, admitted if it is new; None if that is contradictory."""
+    def process_of(self, task: Task, time: int) -> Process | None:
+        """The process that `task` leads, which an event at `time` is about; admitted if it is new.
+
+        None if that is contradictory, or if it is news of a past that has been evicted.
+        """
         assert task.start_time is not None
         node = self._census.holder(task.tid, task.start_time) or self._same_tick(task)
         if node is None:
-            return self._admit(task)
+            return self._admit(task, time)
         if isinstance(node, Process):
             return node
         self._faults["thread_as_leader"] += 1
         return None
 
-    def thread_of(self, task: Task, leader: Task) -> Thread | None:
-        """The thread `task` of the process that `leader` leads, admitted if it is new."""
+    def thread_of(self, task: Task, leader: Task, time: int) -> Thread | None:
+        """The thread `task` of the process that `leader` leads, as `process_of`."""
         assert task.start_time is not None
         node = self._census.holder(task.tid, task.start_time) or self._same_tick(task)
         if isinstance(node, Thread):
@@ -51,10 +54,15 @@ class Admission:
         if node is not None:
             self._faults["leader_as_thread"] += 1
             return None
+        if self._is_gone(entity_id(task.start_time, task.tid), time):
+            return None
         process = self.referred(leader, task.start_time)
         if process is None:
             return None
         if process.entity_id not in self._census.processes:
+            if self._is_gone(process.entity_id, time):
+                self._census.drop_shadow(process)
+                return None
             self.enter(process)
         return self._admit_thread(task, process)
 
@@ -78,28 +86,39 @@ class Admission:
 
     def enter(self, node: Process) -> None:
         """Put a process among those in memory, and end the holders of its tid before it."""
+        self._census.make_room(node.start, newcomers=1)
         self._census.shadows.pop(node.entity_id, None)
         node.evicted = False
         self._census.processes[node.entity_id] = node
         self._enlist(node)
         self.on_arrival(node)
-        self._census.make_room(node.start)
 
-    def _admit(self, task: Task) -> Process:
+    def _is_gone(self, entity: int, time: int) -> bool:
+        """Whether an event at `time` is about a task that has been evicted, and its past with it."""
+        if time > self._census.horizon or not self._census.was_evicted(entity):
+            return False
+        self._faults["beyond_horizon"] += 1
+        return True
+
+    def _admit(self, task: Task, time: int) -> Process | None:
         start = task.start_time
         assert start is not None
         entity = entity_id(start, task.tid)
+        if self._is_gone(entity, time):
+            return None
         node = self._census.shadows.get(entity)
         if node is None:
             node = Process(entity, task.tid, start)
-            if self._census.was_evicted(entity):
-                node.extra.horizon = self._census.horizon
+            census = self._census
+            if census.was_evicted(entity) or (census.has_forgotten_ids and start <= census.horizon):
+                node.extra.horizon = census.horizon
         self.enter(node)
         return node
 
     def _admit_thread(self, task: Task, process: Process) -> Thread:
         start = task.start_time
         assert start is not None
+        self._census.make_room_for_thread()
         thread = Thread(entity_id(start, task.tid), task.tid, start, process)
         self._census.threads[thread.entity_id] = thread
         if process.threads is None:
@@ -110,7 +129,6 @@ class Admission:
             process.last_branch = start
         self._enlist(thread)
         self._census.count_threads()
-        self._census.make_room(start)
         self.on_arrival(thread)
         return thread
 

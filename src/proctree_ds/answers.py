@@ -520,6 +520,8 @@ def _certainty(
     inferred = []
     if node.fork is None and source == "inferred":
         inferred.append("attributes")
+    if node.rare.horizon >= 0:
+        inferred.append("thread_ids")  # what became of them while it was out of memory is not known
     if node.rare.approximate:
         inferred.append("start_time")
     if isinstance(node, Process) and node.fork is None and node.parent is not None:

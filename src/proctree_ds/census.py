@@ -19,10 +19,13 @@ from typing import Final
 from proctree_ds.model import NEVER, UNKNOWN_STATE
 from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
-__all__ = ["EXITED_SHARE", "LIVING_SHARE", "Census"]
+__all__ = ["EXITED_SHARE", "LIVING_SHARE", "PAGE_IDS", "Census"]
 
 EXITED_SHARE: Final = 128
 """One in this many places is freed at once when memory is full of exited processes."""
+
+PAGE_IDS: Final = 256
+"""The ids of the evicted are filed this many at a time."""
 
 LIVING_SHARE: Final = 32
 """The same where nothing is left to evict but living processes and their ancestors."""
@@ -32,9 +35,9 @@ class Census:
     """The processes and threads in memory. Every method is O(1) unless it says otherwise."""
 
     def __init__(self, process_cache: int, thread_cache: int) -> None:
-        self.process_cache = process_cache
+        self.process_cache = min(process_cache, thread_cache - max(1, thread_cache // 4))
         self.thread_cache = thread_cache
-        self.process_room = min(process_cache, thread_cache)
+        self.process_room = self.process_cache
         """Up to this many processes nobody has to go."""
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
@@ -50,9 +53,10 @@ class Census:
         self.evicted_processes = 0
         self.evicted_living = 0
         self.evicted_threads = 0
-        self._forgotten: list[int] = []
-        """Ids of the processes and threads evicted last; with the page before, `process_cache`."""
-        self._forgotten_before: list[int] = []
+        self._just_evicted: list[int] = []
+        self._forgotten: set[int] = set()
+        """Ids of evicted processes and threads; with the page before, at least `process_cache`."""
+        self._forgotten_before: set[int] = set()
         self.has_forgotten_ids = False
         """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
         self.horizon = -1
@@ -150,27 +154,37 @@ class Census:
             if not parent.pins and parent.ended != NEVER:
                 self.release(parent)
         if not parent.children:
-            self._drop_shadow(parent)
+            self.drop_shadow(parent)
 
     # ------------------------------------------------------------------------------ evicting
 
-    def make_room(self, now: int) -> None:
-        """Evict until everyone fits; `now` is the time of the event. Amortised O(1).
+    def make_room_for_thread(self) -> None:
+        """Evict threads until one more fits beside the others and the leaders. Amortised O(1)."""
+        while len(self.threads) + len(self.processes) >= self.thread_cache:
+            self.evict_thread(self._next_exited_thread() or self._oldest_of_the_newer_half())
+
+    def make_room(self, now: int, newcomers: int = 0) -> None:
+        """Evict until all processes and `newcomers` more fit; `now` is the time of the event.
 
         Exited processes go a share at a time: one look at memory long unused serves many.
+        Amortised O(1).
         """
-        self._turn_page()
-        while self.threads and len(self.threads) + len(self.processes) > self.thread_cache:
+        if len(self._just_evicted) >= PAGE_IDS:
+            self._turn_page()
+        while self.threads and len(self.processes) + newcomers > self.process_room:
+            if len(self.processes) + newcomers > self.process_cache:
+                break
             self.evict_thread(self._next_exited_thread() or self._oldest_of_the_newer_half())
         processes = self.processes
-        if len(processes) <= self.process_cache:
+        places = self.process_cache - newcomers
+        if len(processes) <= places:
             return
-        enough = self.process_cache - self.process_cache // EXITED_SHARE
+        enough = places - places // EXITED_SHARE
         exited = self.exited
         while len(processes) > enough:
             if not exited:
-                if len(processes) > self.process_cache:
-                    self._evict_living(now)
+                if len(processes) > places:
+                    self._evict_living(now, newcomers)
                 return
             node = exited.popleft()
             if node.used and not node.evicted:
@@ -186,12 +200,13 @@ class Census:
         """Threads came or went: what they leave is what processes may take without a look."""
         self.process_room = min(self.process_cache, self.thread_cache - len(self.threads))
 
-    def _evict_living(self, now: int) -> None:
+    def _evict_living(self, now: int, newcomers: int) -> None:
         share = max(1, self.process_cache // LIVING_SHARE)
         spared = self.process_cache // 2
         nodes = list(self.processes.values())
-        # The one that is being admitted right now is the last of them, and stays.
-        rest = nodes[spared:-1] or nodes[:-1]
+        if not newcomers:
+            nodes.pop()  # it has only just been admitted
+        rest = nodes[spared:] or nodes
         unused = [node for node in rest if not node.used]
         for node in rest:
             node.used = False
@@ -204,7 +219,7 @@ class Census:
         while exited:
             thread = exited.popleft()
             thread.queued = False
-            if thread.entity_id not in self.threads or thread.end == NEVER:
+            if self.threads.get(thread.entity_id) is not thread or thread.end == NEVER:
                 continue
             if thread.used:
                 thread.used = False
@@ -223,10 +238,13 @@ class Census:
         del self.threads[thread.entity_id]
         self.count_threads()
         self.evicted_threads += 1
-        if thread.process.threads is not None:
-            thread.process.threads.discard(thread.entity_id)
+        process = thread.process
+        if process.threads is not None:
+            process.threads.discard(thread.entity_id)
+        if thread.ended == NEVER:
+            process.extra.living_threads -= 1
         self._leave_tid(thread)
-        self._forgotten.append(thread.entity_id)
+        self._just_evicted.append(thread.entity_id)
 
     def evict(self, node: Process, now: int) -> None:
         """Take a process and its threads out of memory. O(its children and threads in memory)."""
@@ -240,7 +258,7 @@ class Census:
             del by_tid[tid]
         else:
             self._leave_tid(node)
-        self._forgotten.append(entity)
+        self._just_evicted.append(entity)
         end = node.ended
         if end != NEVER:
             if end > self.horizon:
@@ -254,7 +272,7 @@ class Census:
                 children.discard(entity)
                 parent.dropped_children += 1
                 if not children:
-                    self._drop_shadow(parent)
+                    self.drop_shadow(parent)
             if end == NEVER or node.pins:
                 parent.pins -= 1
                 if not parent.pins and parent.ended != NEVER:
@@ -268,22 +286,62 @@ class Census:
             thread = self.threads.pop(thread_id)
             self.evicted_threads += 1
             self._leave_tid(thread)
-            self._forgotten.append(thread_id)
+            self._just_evicted.append(thread_id)
         self.count_threads()
-        if node.rare.copied_from is not None and node.rare.copied_from.children is not None:
-            node.rare.copied_from.children.discard(node.entity_id)
+        origin = node.rare.copied_from
+        if origin is not None and origin.children is not None:
+            origin.children.discard(node.entity_id)
+            self.drop_shadow(origin)
         if node.children:
             self._become_shadow(node)
         else:
             self._leave_estate(node)
 
     def was_evicted(self, entity: int) -> bool:
-        """Whether this was the id of a process or thread that was in memory once. O(cache)."""
+        """Whether this was the id of a process or thread that was in memory once."""
+        self._forgotten.update(self._just_evicted)
+        self._just_evicted.clear()
         return entity in self._forgotten or entity in self._forgotten_before
 
     def _turn_page(self) -> None:
         """Forget the ids of those evicted before the last `process_cache` of them."""
+        self._forgotten.update(self._just_evicted)
+        self._just_evicted.clear()
         if len(self._forgotten) > self.process_cache:
             self.has_forgotten_ids = self.has_forgotten_ids or bool(self._forgotten_before)
             self._forgotten_before = self._forgotten
-            self._forgotten = []
+            self._forgotten = set()
+
+    def _become_shadow(self, node: Process) -> None:
+        node.parent = node.fork = node.latest = node.versions = node.threads = node.ns_pid = None
+        node.rare = Rare(horizon=self.horizon, heir=node.rare.heir, estates=node.rare.estates)
+        node.born_of = node.base = UNKNOWN_STATE
+        self.shadows[node.entity_id] = node
+
+    def drop_shadow(self, node: Process) -> None:
+        """Let go of a shadow without children; nothing happens to any other process."""
+        if not node.children and self.shadows.pop(node.entity_id, None) is not None:
+            self._leave_estate(node)
+            self.intestate |= node.rare.estates or set()
+
+    def _leave_estate(self, node: Process) -> None:
+        heir = node.rare.heir
+        if heir is not None and heir.rare.estates is not None:
+            heir.rare.estates.discard(node.entity_id)
+        if heir is not None:
+            node.extra.heir = None
+        self.intestate.discard(node.entity_id)
+
+    def _leave_tid(self, node: Process | Thread) -> None:
+        newer = self.by_tid[node.tid]
+        if newer is node:
+            if node.older is None:
+                del self.by_tid[node.tid]
+            else:
+                self.by_tid[node.tid] = node.older
+        else:
+            while newer.older is not node:
+                assert newer.older is not None
+                newer = newer.older
+            newer.older = node.older
+        node.older = None

@@ -59,6 +59,8 @@ class Descent:
         while ancestor is not None and ancestor.start == node.start:
             if ancestor is node:
                 self._faults["cycle"] += 1
+                if parent is not None:
+                    self._census.drop_shadow(parent)
                 return None
             ancestor = ancestor.parent
         return parent
@@ -120,6 +122,8 @@ class Descent:
             self._faults["creator_younger_than_child"] += 1
             return None
         creator = self._census.holder(ref.tid, ref.start_time)
+        if (creator is None) != node.rare.creator_unknown:
+            node.extra.creator_unknown = creator is None
         if creator is None and len(self.awaited) < self._census.process_cache:
             self.awaited.setdefault(ref, []).append(node.entity_id)
         return creator

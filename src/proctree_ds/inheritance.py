@@ -129,7 +129,9 @@ def _base_of(node: Process | Thread, versions: list[Version]) -> State:
         # It was there before the capture: the first values that are known stand for earlier ones.
         facts = versions[0].facts
         return facts if isinstance(facts, State) else merge(UNKNOWN_STATE, facts)
-    if isinstance(node, Process):
+    if node.rare.horizon >= 0 or node.rare.creator_unknown:
+        base = UNKNOWN_STATE  # a guess could be wrong
+    elif isinstance(node, Process):
         base = node.born_of
     else:
         base = _state_before(node.process, node.start, 0 if node.rare.creator else node.rare.ties)

@@ -33,6 +33,8 @@ class Rare:
     """The creator's process where that is not the parent (CLONE_PARENT)."""
     creator: Thread | None = None
     """The thread that called clone, where that was not a leader."""
+    creator_unknown: bool = False
+    """The fork names a creator that is not in memory: what was inherited cannot be told."""
     leader_exits: list[Exit] | None = None
     """Ends of the leader thread that did not end the process, or not for certain."""
     parents: list[tuple[int, Task]] | None = None

@@ -54,8 +54,8 @@ _pack = Layout("<QI").pack  # entity_id, written out where every call counts
 class ProcessTree:
     """Every process and thread that events told of, each with its history.
 
-    `process_cache` and `thread_cache` bound how many stay in memory (threads count their
-    leaders). `counters` says by name what was dropped and what input was refused.
+    `process_cache` and `thread_cache` bound how many stay in memory. Threads count their leaders,
+    and a quarter of their places is never taken by leaders. `counters` says by name what was dropped and what input was refused.
     """
 
     def __init__(self, process_cache: int = 16_384, thread_cache: int = 32_768) -> None:
@@ -278,7 +278,7 @@ class ProcessTree:
         if event.leader is not None and event.leader != event.task:
             self._learn_thread(event)
             return
-        node = self._admission.process_of(event.task)
+        node = self._admission.process_of(event.task, event.time)
         if node is None:
             return
         if node.fork is not None:
@@ -300,7 +300,7 @@ class ProcessTree:
 
     def _learn_thread(self, event: Fork) -> None:
         assert event.leader is not None
-        thread = self._admission.thread_of(event.task, event.leader)
+        thread = self._admission.thread_of(event.task, event.leader, event.time)
         if thread is None:
             return
         if thread.fork is not None:
@@ -317,7 +317,7 @@ class ProcessTree:
     # --------------------------------------------------------------- execs, changes, pictures
 
     def _learn_exec(self, event: Exec) -> None:
-        node = self._admission.process_of(event.task)
+        node = self._admission.process_of(event.task, event.time)
         if node is None:
             return
         if event.ns_pid is not None:
@@ -333,11 +333,11 @@ class ProcessTree:
     def _change(self, event: Change) -> None:
         node: Process | Thread | None
         if event.leader is not None and event.leader != event.task:
-            node = self._admission.thread_of(event.task, event.leader)
+            node = self._admission.thread_of(event.task, event.leader, event.time)
         else:
             assert event.task.start_time is not None
             node = self.census.holder(event.task.tid, event.task.start_time)
-            node = node or self._admission.process_of(event.task)
+            node = node or self._admission.process_of(event.task, event.time)
         if node is None:
             return
         process = node if isinstance(node, Process) else node.process
@@ -350,11 +350,11 @@ class ProcessTree:
     def _snapshot(self, event: Snapshot) -> None:
         node: Process | Thread | None
         if event.leader is not None and event.leader != event.task:
-            node = self._admission.thread_of(event.task, event.leader)
+            node = self._admission.thread_of(event.task, event.leader, event.time)
             if node is not None and event.ns_tid is not None:
                 node.ns_tid = event.ns_tid
         else:
-            node = self._admission.process_of(event.task)
+            node = self._admission.process_of(event.task, event.time)
             if node is not None:
                 ns_pid = event.ns_pid if event.ns_pid is not None else event.ns_tid
                 if ns_pid is not None:
@@ -391,7 +391,7 @@ class ProcessTree:
 
     def _learn_exit(self, event: Exit) -> None:
         if event.leader is not None and event.leader != event.task:
-            thread = self._admission.thread_of(event.task, event.leader)
+            thread = self._admission.thread_of(event.task, event.leader, event.time)
             if thread is not None:
                 self._lifespans.end_thread(thread, event)
             return
@@ -400,7 +400,7 @@ class ProcessTree:
         if isinstance(node, Thread):
             self._lifespans.end_thread(node, event)
             return
-        node = self._admission.process_of(event.task)
+        node = self._admission.process_of(event.task, event.time)
         if node is None:
             return
         self._descent.learn_parent(node, event.time, event.parent)

@@ -7,7 +7,7 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proctree_ds import DataSource, NotStartedYet, ProcessTree, entity_id
+from proctree_ds import DataNotFound, DataSource, NotStartedYet, ProcessTree, entity_id
 from proctree_ds.model import Event, Task
 
 from .kernel import Kernel, Proc
@@ -114,3 +114,62 @@ def test_in_order_gives_what_was_true(seed: int, steps: int) -> None:
     tree._check()
     assert tree.faults == {}
     check(DataSource(tree), kernel)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    seed=st.integers(0, 2**48),
+    steps=st.integers(1, 60),
+    processes=st.integers(2, 12),
+    threads=st.integers(0, 6),
+)
+def test_what_a_small_cache_still_answers_is_true(
+    seed: int, steps: int, processes: int, threads: int
+) -> None:
+    kernel = Kernel(Random(seed))
+    kernel.run(steps)
+    tree = ProcessTree(process_cache=processes, thread_cache=processes + threads)
+    ds = DataSource(tree)
+    for event in kernel.events:
+        tree.apply(event)
+        tree._check()
+    for time in sorted({since for since, _ in kernel.worlds if since >= 100}):
+        world = kernel.world_at(time)
+        for task, proc in world.items():
+            try:
+                info = ds.process(id_of(task), time)
+            except DataNotFound:
+                continue
+            where = f"{task} at {time}"
+            assert info.is_alive is proc.alive, where
+            living = {thread.tid: id_of(thread) for thread in proc.threads}
+            if "thread_ids" not in info.certainty.inferred:
+                assert info.thread_ids.items() <= living.items(), where
+            if info.certainty.source == "inferred":
+                continue
+            assert info.name in (proc.comm, None), where
+            parent = proc.parent
+            assert info.ppid in (parent.tid if parent is not None else 0, None), where
+            if info.execution_binary is not None:
+                assert info.execution_binary.path == proc.image, where
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**48), steps=st.integers(1, 60), processes=st.integers(2, 10))
+def test_small_caches_and_any_order_stay_consistent(seed: int, steps: int, processes: int) -> None:
+    random = Random(seed)
+    kernel = Kernel(random)
+    kernel.run(steps)
+    tree = ProcessTree(process_cache=processes, thread_cache=processes + 2)
+    arrivals = random.sample(kernel.events, len(kernel.events))
+    for event in arrivals:
+        tree.apply(event)
+        tree._check()
+    ds = DataSource(tree)
+    for task in kernel.world:
+        try:
+            lineage = ds.lineage(id_of(task), kernel.now)
+        except DataNotFound:
+            continue
+        assert len(lineage) <= len(kernel.world)
+        assert lineage.end in ("root", "unknown_parent", "evicted")
