@@ -86,6 +86,7 @@ class Admission:
 
     def enter(self, node: Process) -> None:
         """Put a process among those in memory, and end the holders of its tid before it."""
+        self._note_horizon(node)
         self._census.make_room(node.start, newcomers=1)
         self._census.shadows.pop(node.entity_id, None)
         node.evicted = False
@@ -100,6 +101,14 @@ class Admission:
         self._faults["beyond_horizon"] += 1
         return True
 
+    def _note_horizon(self, node: Process | Thread) -> None:
+        """What was evicted, or may have been, comes back without its past."""
+        census = self._census
+        if census.was_evicted(node.entity_id) or (
+            census.has_forgotten_ids and node.start <= census.horizon
+        ):
+            node.extra.horizon = max(census.horizon, 0)
+
     def _admit(self, task: Task, time: int) -> Process | None:
         start = task.start_time
         assert start is not None
@@ -109,9 +118,6 @@ class Admission:
         node = self._census.shadows.get(entity)
         if node is None:
             node = Process(entity, task.tid, start)
-            census = self._census
-            if census.was_evicted(entity) or (census.has_forgotten_ids and start <= census.horizon):
-                node.extra.horizon = census.horizon
         self.enter(node)
         return node
 
@@ -120,6 +126,7 @@ class Admission:
         assert start is not None
         self._census.make_room_for_thread()
         thread = Thread(entity_id(start, task.tid), task.tid, start, process)
+        self._note_horizon(thread)
         self._census.threads[thread.entity_id] = thread
         if process.threads is None:
             process.threads = set()

@@ -122,8 +122,9 @@ class Descent:
             self._faults["creator_younger_than_child"] += 1
             return None
         creator = self._census.holder(ref.tid, ref.start_time)
-        if (creator is None) != node.rare.creator_unknown:
-            node.extra.creator_unknown = creator is None
+        unknown = creator is None or creator.rare.horizon >= 0
+        if unknown != node.rare.creator_unknown:
+            node.extra.creator_unknown = unknown
         if creator is None and len(self.awaited) < self._census.process_cache:
             self.awaited.setdefault(ref, []).append(node.entity_id)
         return creator
