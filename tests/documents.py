@@ -199,7 +199,7 @@ def figures() -> str:
                 link = f"[{figure.file}](benchmarks/results/{path.name})"
                 rows.append(_row(figure.what, found[1].replace(" us", " µs"), link))
     if not rows:
-        return "No results are kept in this version yet: `make bench` measures on your machine.\n"
+        return "No results are kept in this version yet.\n"
     return _head("what", "measured", "result and command") + "".join(rows)
 
 
