@@ -197,7 +197,8 @@ def figures() -> str:
             found = re.fullmatch(rf"{re.escape(figure.name)} +(\S+ \S+).*", line)
             if found is not None:
                 link = f"[{figure.file}](benchmarks/results/{path.name})"
-                rows.append(_row(figure.what, found[1].replace(" us", " µs"), link))
+                value = found[1].replace(" us", " µs").replace(".00 events", " events")
+                rows.append(_row(figure.what, value, link))
     if not rows:
         return "No results are kept in this version yet.\n"
     return _head("what", "measured", "result and command") + "".join(rows)
