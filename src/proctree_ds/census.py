@@ -181,20 +181,24 @@ class Census:
             return
         enough = places - places // EXITED_SHARE
         exited = self.exited
-        while len(processes) > enough:
-            if not exited:
-                if len(processes) > places:
-                    self._evict_living(now, newcomers)
-                return
+        before = len(processes)
+        horizon = self.horizon
+        while len(processes) > enough and exited:
             node = exited.popleft()
+            ended = node.ended
             if node.used and not node.evicted:
                 node.used = False
                 exited.append(node)
-                continue
-            node.queued = False
-            if node.pins or node.ended == NEVER or node.evicted:
-                continue
-            self.evict(node, now)
+            elif node.pins or ended == NEVER or node.evicted:
+                node.queued = False
+            else:
+                if ended > horizon:
+                    horizon = ended
+                self._remove(node)
+        self.evicted_processes += before - len(processes)
+        self.horizon = horizon
+        if len(processes) > places:
+            self._evict_living(now, newcomers)
 
     def count_threads(self) -> None:
         """Threads came or went: what they leave is what processes may take without a look."""
@@ -211,8 +215,10 @@ class Census:
         for node in rest:
             node.used = False
         for victim in (unused or rest)[:share]:
+            self.evicted_processes += 1
             self.evicted_living += victim.ended == NEVER
-            self.evict(victim, now)
+            self.horizon = max(self.horizon, min(victim.ended, now))
+            self._remove(victim)
 
     def _next_exited_thread(self) -> Thread | None:
         exited = self.exited_threads
@@ -246,12 +252,11 @@ class Census:
         self._leave_tid(thread)
         self._just_evicted.append(thread.entity_id)
 
-    def evict(self, node: Process, now: int) -> None:
+    def _remove(self, node: Process) -> None:
         """Take a process and its threads out of memory. O(its children and threads in memory)."""
         entity = node.entity_id
         del self.processes[entity]
         node.evicted = True
-        self.evicted_processes += 1
         by_tid = self.by_tid
         tid = node.tid
         if node.older is None and by_tid[tid] is node:
@@ -259,12 +264,6 @@ class Census:
         else:
             self._leave_tid(node)
         self._just_evicted.append(entity)
-        end = node.ended
-        if end != NEVER:
-            if end > self.horizon:
-                self.horizon = end
-        elif now > self.horizon:
-            self.horizon = now
         parent = node.parent
         if parent is not None:
             children = parent.children
@@ -273,14 +272,14 @@ class Census:
                 parent.dropped_children += 1
                 if not children:
                     self.drop_shadow(parent)
-            if end == NEVER or node.pins:
+            if node.pins or node.ended == NEVER:
                 parent.pins -= 1
                 if not parent.pins and parent.ended != NEVER:
                     self.release(parent)
         if node.children is not None or node.threads is not None or node.rare is not NO_RARITIES:
-            self._evict_family(node)
+            self._remove_family(node)
 
-    def _evict_family(self, node: Process) -> None:
+    def _remove_family(self, node: Process) -> None:
         self.inits.pop(node.entity_id, None)
         for thread_id in node.threads or ():
             thread = self.threads.pop(thread_id)
@@ -314,6 +313,7 @@ class Census:
 
     def _become_shadow(self, node: Process) -> None:
         node.parent = node.fork = node.latest = node.versions = node.threads = node.ns_pid = None
+        node.queued = False
         node.rare = Rare(horizon=self.horizon, heir=node.rare.heir, estates=node.rare.estates)
         node.born_of = node.base = UNKNOWN_STATE
         self.shadows[node.entity_id] = node
