@@ -193,6 +193,8 @@ class EbpfSource:
                 for batch in self._drain():
                     quiet = False
                     yield batch
+                    if self._stopping:
+                        break  # what is left ends once nothing more is captured
         finally:
             poll.close()
         for program in _EVENT_PROGRAMS:
@@ -364,8 +366,8 @@ def _unavailable(error: OSError) -> SourceUnavailable:
         )
     if error.errno in (EPERM, EACCES):
         return SourceUnavailable(
-            f"the kernel does not let this user load programs ({_reason(error)}). Run as root, or"
-            " with the capabilities CAP_BPF and CAP_PERFMON."
+            "the kernel does not let this user load BPF programs. Run as root, or with the"
+            " capabilities CAP_BPF and CAP_PERFMON."
         )
     if error.errno == ENOMEM:
         return SourceUnavailable(
