@@ -142,10 +142,10 @@ def test_a_thread_and_its_leader() -> None:
     assert event.leader == Task(77, 1000)
 
 
-def test_an_orphan_of_the_swapper_has_no_parent() -> None:
+def test_what_the_kernel_itself_started_has_the_idle_task_as_parent() -> None:
     event = decoded(fork(parent=(0, 0)))
     assert isinstance(event, Fork)
-    assert event.parent is None
+    assert event.parent == Task(0, 0)
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,10 @@ def _comm(raw: bytes) -> str:
     return _text(raw.partition(b"\0")[0])
 
 
+_IDLE: Final = Task(0, 0)
+"""The parent of what the kernel itself started: init and kthreadd (init_task)."""
+
+
 def _task(raw: bytes) -> Task | None:
     if raw == _NO_TASK:
         return None
@@ -257,7 +261,7 @@ class Decoder:
         return Fork(
             time,
             child,
-            tasks[parent],
+            tasks[parent] or _IDLE,
             None if leader == task else tasks[leader],
             None if creator == parent else tasks[creator],
             ns_tid,
@@ -284,7 +288,7 @@ class Decoder:
             time,
             ended,
             None if leader == task else tasks[leader],
-            tasks[parent],
+            tasks[parent] or _IDLE,
             None if signal else status >> 8 & 0xFF,
             signal or None,
             status & 0x80 != 0,
@@ -336,7 +340,7 @@ class Decoder:
                 root,
                 self._contexts[context],
             ),
-            self._tasks[parent],
+            self._tasks[parent] or _IDLE,
             None if old_tid == process.tid else old_tid,
             ns_tid,
             ns_pid,
@@ -391,7 +395,7 @@ class Decoder:
             task,
             given,
             None if leader == raw_task else self._tasks[leader],
-            self._tasks[parent],
+            self._tasks[parent] or _IDLE,
             None,
             ns_tid,
             ns_pid,

@@ -40,7 +40,12 @@ def test_every_process_of_proc_is_in_the_picture() -> None:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="surrogateescape")
         name = stat.rpartition(")")[0].partition("(")[2]
         ppid = int(stat.rpartition(")")[2].split()[1])
-        assert (info.name, info.ppid) == (name, ppid)
+        assert info.ppid == ppid
+        assert info.name is not None
+        if ppid == 2:  # /proc adds to a kernel worker's comm what it works at
+            assert name.startswith(info.name)
+        else:
+            assert info.name == name
         assert info.is_alive
 
 

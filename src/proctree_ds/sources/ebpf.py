@@ -56,8 +56,12 @@ _KERNEL_BTF: Final = Path("/sys/kernel/btf/vmlinux")
 
 _FIRST_LOOK: Final = 0.002
 """Seconds from the event that wakes the reader to its first look at the ring."""
-_NEXT_LOOK: Final = 0.020
-"""Seconds between two looks while events come. Waking up costs more than reading ten events."""
+_SHORTEST_PAUSE: Final = 0.005
+_LONGEST_PAUSE: Final = 0.1
+"""Bounds of the seconds between two looks while events come."""
+_EVENTS_A_LOOK: Final = 1024
+"""The pause is as long as this many events take to come: waking up with cold caches costs as much
+as reading dozens of them, and the ring has room for many times as many."""
 _IDLE: Final = 1.0
 """Seconds after which an empty batch tells the reader that nothing happened."""
 _MISSES_INTERVAL: Final = 1_000_000_000
@@ -180,9 +184,10 @@ class EbpfSource:
             poll.register(ring_fd, select.EPOLLIN)
             poll.register(self._stop_fd, select.EPOLLIN)
             quiet = True
+            pause = _LONGEST_PAUSE
             while not self._stopping:
                 if not quiet:
-                    time.sleep(_NEXT_LOOK)
+                    time.sleep(pause)
                 else:
                     self._ring.rest()
                     if not poll.poll(_IDLE):
@@ -190,11 +195,15 @@ class EbpfSource:
                         continue
                     time.sleep(_FIRST_LOOK)
                 quiet = True
+                count = 0
                 for batch in self._drain():
                     quiet = False
+                    count += len(batch)
                     yield batch
                     if self._stopping:
                         break  # what is left ends once nothing more is captured
+                expected = pause * _EVENTS_A_LOOK / max(count, 1)
+                pause = min(max(expected, _SHORTEST_PAUSE), _LONGEST_PAUSE)
         finally:
             poll.close()
         for program in _EVENT_PROGRAMS:
