@@ -95,7 +95,7 @@ class Admission:
         self.on_arrival(node)
 
     def _is_gone(self, entity: int, time: int) -> bool:
-        """Whether an event at `time` is about a task that has been evicted, and its past with it."""
+        """Whether an event at `time` is about a task that was evicted, and its past with it."""
         if time > self._census.horizon or not self._census.was_evicted(entity):
             return False
         self._faults["beyond_horizon"] += 1

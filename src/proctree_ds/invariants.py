@@ -26,11 +26,11 @@ def check_census(census: Census) -> None:
     for entity, node in everyone.items():
         assert node.pins == kept.get(entity, 0), f"{node.task}: pins {node.pins}"
         _check_family(census, node)
-    for entity, node in census.processes.items():
+    for node in census.processes.values():
         _check_life(census, node)
         assert not node.evicted
         assert _stands_in_line(census, node)
-    for entity, shadow in census.shadows.items():
+    for shadow in census.shadows.values():
         assert shadow.children, f"{shadow.task} is a shadow of nothing"
     for entity, thread in census.threads.items():
         assert thread.entity_id == entity

@@ -55,7 +55,8 @@ class ProcessTree:
     """Every process and thread that events told of, each with its history.
 
     `process_cache` and `thread_cache` bound how many stay in memory. Threads count their leaders,
-    and a quarter of their places is never taken by leaders. `counters` says by name what was dropped and what input was refused.
+    and a quarter of their places is never taken by leaders. `counters` says by name what was
+    dropped and what input was refused.
     """
 
     def __init__(self, process_cache: int = 16_384, thread_cache: int = 32_768) -> None:

@@ -100,6 +100,7 @@ def test_case_39_a_parent_with_many_past_children() -> None:
     tree = ProcessTree(process_cache=64, thread_cache=128)
     tree.apply_all([init(), F(INIT, P), X(P, "/bin/p", 105)])
     children = 20_000
+    child = P
     for i in range(children):
         child = Task(100 + i % 5_000, 1_000 + 10 * i)
         tree.apply_all([F(P, child), E(child, 1_005 + 10 * i)])

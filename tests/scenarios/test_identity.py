@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proctree_ds import DataNotFound, NeverSeen, NotStartedYet
-from proctree_ds.model import CLOCK_TICK_NS, Task
+from proctree_ds.model import CLOCK_TICK_NS, Event, Task
 
 from .story import INIT, E, F, S, T, X, id_of, init, path_at, tellings, tree_of
 
@@ -88,7 +88,13 @@ def test_case_07_a_parent_named_by_pid_alone_is_found_whenever_it_comes() -> Non
 
 def test_case_08_the_same_event_twice_changes_nothing() -> None:
     task, thread = Task(600, 100), Task(601, 120)
-    events = [init(), F(INIT, task), T(task, thread), X(task, "/bin/x", 150), E(task, 200)]
+    events: list[Event] = [
+        init(),
+        F(INIT, task),
+        T(task, thread),
+        X(task, "/bin/x", 150),
+        E(task, 200),
+    ]
     once = tree_of(events)
     twice = tree_of([event for event in events for _ in range(3)])
     assert once.counters == twice.counters

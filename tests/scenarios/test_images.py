@@ -6,7 +6,7 @@ import pytest
 
 from proctree_ds import BeyondHorizon, DataSource, FileInfo, NotStartedYet
 from proctree_ds.changelog import VERSIONS_LIMIT
-from proctree_ds.model import Task
+from proctree_ds.model import Event, Task
 
 from .story import INIT, C, E, F, X, id_of, init, path_at, tellings, tree_of
 
@@ -32,7 +32,8 @@ def test_case_09_versions_are_half_open() -> None:
 
 def test_case_10_a_hundred_execs() -> None:
     task = Task(600, 100)
-    events = [init(), F(INIT, task), *(X(task, f"/bin/{i}", 200 + i) for i in range(100))]
+    execs = (X(task, f"/bin/{i}", 200 + i) for i in range(100))
+    events: list[Event] = [init(), F(INIT, task), *execs]
     for ds in tellings(*events, orders=3):
         assert path_at(ds, task, 200) == "/bin/0"
         assert path_at(ds, task, 299) == "/bin/99"
