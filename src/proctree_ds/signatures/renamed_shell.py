@@ -14,6 +14,7 @@ which are shells and much else by design, are left alone.
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -138,8 +139,11 @@ def _digest(path: str | None, file: FileInfo | None, size: int | None = None) ->
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError):  # ValueError: a path with a NUL, which only a log can hold
         return None
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        return None
     with os.fdopen(descriptor, "rb") as content:
-        facts = os.fstat(content.fileno())
         if file is not None:
             size = file.size
             if file.inode is not None and facts.st_ino != file.inode:

@@ -62,6 +62,8 @@ _LONGEST_PAUSE: Final = 0.1
 _EVENTS_A_LOOK: Final = 1024
 """The pause is as long as this many events take to come: waking up with cold caches costs as much
 as reading dozens of them, and the ring has room for many times as many."""
+_LAST_LOOKS: Final = 100
+"""How often a source that stops looks again for a record that is still being written."""
 _IDLE: Final = 1.0
 """Seconds after which an empty batch tells the reader that nothing happened."""
 _MISSES_INTERVAL: Final = 1_000_000_000
@@ -209,6 +211,12 @@ class EbpfSource:
         for program in _EVENT_PROGRAMS:
             self._object.detach(program)
         yield from self._drain()
+        # A program that was interrupted in the middle of a record finishes it in a moment.
+        for _ in range(_LAST_LOOKS):
+            if self._ring.is_empty:
+                break
+            time.sleep(_SHORTEST_PAUSE)
+            yield from self._drain()
 
     def _drain(self) -> Iterator[list[Event]]:
         decoder = self._decoder

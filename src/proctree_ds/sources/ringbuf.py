@@ -112,6 +112,11 @@ class Ring(Generic[T]):
             position += (length & _LENGTH) + 15 & -8
         return end
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether every record was taken; one that is still being written has not been."""
+        return bool(self._position == self._producer[0])
+
     def rest(self) -> None:
         """Everything that was drained is given back; from here on the next record wakes."""
         self._consumer[0] = self._position
