@@ -124,7 +124,7 @@ class Admission:
     def _admit_thread(self, task: Task, process: Process) -> Thread:
         start = task.start_time
         assert start is not None
-        self._census.make_room_for_thread()
+        self._census.make_room_for_thread(process)
         thread = Thread(entity_id(start, task.tid), task.tid, start, process)
         self._note_horizon(thread)
         self._census.threads[thread.entity_id] = thread

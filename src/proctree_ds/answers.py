@@ -473,17 +473,15 @@ class ThreadInfo(msgspec.Struct, frozen=True, gc=False, eq=False):
         return hash((self._node.entity_id, self._time))
 
 
-class ProcessLineage(Sequence[ProcessInfo]):
-    """A process and its ancestors. Element 0 is the process as of the time asked about; each
-    further one is what the parent was when it made the child before it. `end` says why the
-    lineage ends.
+class ProcessLineage(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A process and its ancestors, a sequence of `ProcessInfo`.
+
+    Element 0 is the process as of the time asked about; each further one is what the parent was
+    when it made the child before it. `end` says why the lineage ends.
     """
 
-    __slots__ = ("_processes", "end")
-
-    def __init__(self, processes: list[ProcessInfo], end: LineageEnd) -> None:
-        self._processes = processes
-        self.end: LineageEnd = end
+    _processes: list[ProcessInfo]
+    end: LineageEnd
 
     @overload
     def __getitem__(self, index: int) -> ProcessInfo: ...
@@ -506,6 +504,9 @@ class ProcessLineage(Sequence[ProcessInfo]):
     def __repr__(self) -> str:
         chain = " <- ".join(f"{info.name!r}({info.pid})" for info in self._processes)
         return f"ProcessLineage({chain}, end={self.end!r})"
+
+
+Sequence.register(ProcessLineage)
 
 
 def _certainty(

@@ -19,10 +19,13 @@ from typing import Final
 from proctree_ds.model import NEVER, UNKNOWN_STATE
 from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
-__all__ = ["EXITED_SHARE", "LIVING_SHARE", "PAGE_IDS", "Census"]
+__all__ = ["EXITED_SHARE", "EXITED_THREADS_LIMIT", "LIVING_SHARE", "PAGE_IDS", "Census"]
 
 EXITED_SHARE: Final = 128
 """One in this many places is freed at once when memory is full of exited processes."""
+
+EXITED_THREADS_LIMIT: Final = 1_024
+"""Exited threads kept of one process: what an exec ends is looked for among them."""
 
 PAGE_IDS: Final = 256
 """The ids of the evicted are filed this many at a time."""
@@ -158,8 +161,16 @@ class Census:
 
     # ------------------------------------------------------------------------------ evicting
 
-    def make_room_for_thread(self) -> None:
-        """Evict threads until one more fits beside the others and the leaders. Amortised O(1)."""
+    def make_room_for_thread(self, process: Process) -> None:
+        """Evict threads until one more of `process` fits beside the others and the leaders.
+
+        Amortised O(1).
+        """
+        own = process.threads
+        if own is not None and len(own) - process.rare.living_threads >= EXITED_THREADS_LIMIT:
+            for thread in [self.threads[thread_id] for thread_id in own]:
+                if thread.ended != NEVER:
+                    self.evict_thread(thread)
         while len(self.threads) + len(self.processes) >= self.thread_cache:
             self.evict_thread(self._next_exited_thread() or self._oldest_of_the_newer_half())
 

@@ -174,26 +174,24 @@ class DataSource:
         """
         process = self.process(entity_id, time)
         node = process._node
-        depth = -1 if max_depth is None else max_depth
         processes = [process]
         tree = self.tree
-        end: LineageEnd
-        while True:
-            if len(processes) > depth >= 0:
-                end = "max_depth" if node.parent is not None else _end_of(node)
-                break
-            parent = node.parent
-            if parent is None:
-                end = _end_of(node)
-                break
+        parent = node.parent
+        left = -1 if max_depth is None else max(max_depth, 0)
+        while left and parent is not None:
             start = node.start
-            if node.rare.copied_from is None:
+            rare = node.rare
+            if rare is NO_RARITIES or rare.copied_from is None:
                 state = node.born_of
             else:
                 state = parent.state_at(start)
-            parent.used = True
+            if not parent.used:
+                parent.used = True
             processes.append(ProcessInfo(tree, parent, state, start))
             node = parent
+            parent = node.parent
+            left -= 1
+        end: LineageEnd = "max_depth" if parent is not None else _end_of(node)
         return ProcessLineage(processes, end)
 
     def pid(self, pid: int, time: Instant) -> ProcessInfo:

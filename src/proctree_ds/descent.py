@@ -8,7 +8,7 @@ was ever seen is waited for.
 from __future__ import annotations
 
 from collections import Counter
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from proctree_ds.admission import Admission
 from proctree_ds.census import Census
@@ -17,10 +17,50 @@ from proctree_ds.lifespans import Lifespans
 from proctree_ds.model import NEVER, Fork, Task
 from proctree_ds.process import Process, Thread
 
-__all__ = ["PARENTS_LIMIT", "Descent", "distinct"]
+__all__ = ["PARENTS_LIMIT", "WAITING_LIMIT", "Descent", "distinct"]
+
+K = TypeVar("K")
 
 PARENTS_LIMIT: Final = 64
 """Later parents kept of one process."""
+
+WAITING_LIMIT: Final = 4_096
+"""Tasks that wait for a parent or a creator to be seen, of each kind."""
+
+
+class Waiting(Generic[K]):
+    """Ids of those who wait for somebody to be seen, by what they know of them. Bounded: beyond
+    `WAITING_LIMIT` the longest waiting give up.
+    """
+
+    def __init__(self) -> None:
+        self._ids: dict[K, set[int]] = {}
+        self._count = 0
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._ids
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, key: K, entity: int) -> None:
+        """`entity` waits for `key`."""
+        ids = self._ids.setdefault(key, set())
+        if entity not in ids:
+            ids.add(entity)
+            self._count += 1
+        while self._count > WAITING_LIMIT:
+            self.pop(next(iter(self._ids)))
+
+    def get(self, key: K) -> tuple[int, ...]:
+        """Who waits for `key`, and goes on waiting."""
+        return tuple(self._ids.get(key, ()))
+
+    def pop(self, key: K) -> set[int]:
+        """Who waited for `key`, and does so no more."""
+        ids = self._ids.pop(key, set())
+        self._count -= len(ids)
+        return ids
 
 
 class Descent:
@@ -39,10 +79,10 @@ class Descent:
         self._admission = admission
         self._inheritance = inheritance
         self._lifespans = lifespans
-        self.by_pid_only: dict[int, set[int]] = {}
-        """Ids of processes whose parent was named by pid alone, by that pid."""
-        self.awaited: dict[Task, list[int]] = {}
-        """Ids of tasks whose creator is not known yet, by that creator."""
+        self.by_pid_only: Waiting[int] = Waiting()
+        """Processes whose parent was named by pid alone, by that pid."""
+        self.awaited: Waiting[Task] = Waiting()
+        """Tasks whose creator is not known yet, by that creator."""
         admission.on_arrival = self._arrived
 
     def parent_of(self, node: Process, ref: Task | None) -> Process | None:
@@ -52,9 +92,7 @@ class Descent:
             return None
         parent = self._admission.referred(ref, node.start)
         if ref is not None and ref.start_time is None:
-            waiting = self.by_pid_only.setdefault(ref.tid, set())
-            if len(self.by_pid_only) + len(waiting) <= self._census.process_cache:
-                waiting.add(node.entity_id)
+            self.by_pid_only.add(ref.tid, node.entity_id)
         ancestor = parent
         while ancestor is not None and ancestor.start == node.start:
             if ancestor is node:
@@ -125,8 +163,8 @@ class Descent:
         unknown = creator is None or creator.rare.horizon >= 0
         if unknown != node.rare.creator_unknown:
             node.extra.creator_unknown = unknown
-        if creator is None and len(self.awaited) < self._census.process_cache:
-            self.awaited.setdefault(ref, []).append(node.entity_id)
+        if creator is None:
+            self.awaited.add(ref, node.entity_id)
         return creator
 
     def _arrived(self, node: Process | Thread) -> None:
@@ -134,7 +172,7 @@ class Descent:
         if self.awaited:
             self._link_created(node)
         if isinstance(node, Process):
-            for child_id in self.by_pid_only.get(node.tid, ()):
+            for child_id in self.by_pid_only.get(node.tid):
                 child = self._census.processes.get(child_id)
                 if child is not None and node.start <= child.start:
                     known = child.parent
@@ -142,7 +180,7 @@ class Descent:
                         self._adopt(child, node)
 
     def _link_created(self, creator: Process | Thread) -> None:
-        for entity in self.awaited.pop(Task(creator.tid, creator.start), ()):
+        for entity in self.awaited.pop(Task(creator.tid, creator.start)):
             node = self._census.processes.get(entity) or self._census.threads.get(entity)
             if node is not None and node.fork is not None:
                 self.link_creator(node, node.fork)
