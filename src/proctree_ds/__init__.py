@@ -4,7 +4,18 @@ Feed a `ProcessTree` with events, ask a `DataSource` as of a time, write detecti
 """
 
 from proctree_ds.answers import Certainty, LossWindow, ProcessInfo, ProcessLineage, ThreadInfo
-from proctree_ds.datasource import DataSource, LineageKey, PidKey, ProcKey, ThreadKey
+from proctree_ds.datasource import (
+    ChildrenKey,
+    DataSource,
+    DiffKey,
+    LineageKey,
+    PidKey,
+    ProcKey,
+    SnapshotKey,
+    SubtreeKey,
+    ThreadKey,
+    TimelineKey,
+)
 from proctree_ds.errors import (
     BeyondHorizon,
     ConfigurationError,
@@ -40,6 +51,7 @@ from proctree_ds.signature import (
     Tick,
 )
 from proctree_ds.signature_event import ChangeEvent, ExecEvent, ExitEvent, ForkEvent, TaskEvent
+from proctree_ds.surveys import ProcessDiff, ProcessSubtree, TimelineEntry
 from proctree_ds.tree import ProcessTree
 
 __all__ = [
@@ -47,9 +59,11 @@ __all__ = [
     "Capabilities",
     "Certainty",
     "ChangeEvent",
+    "ChildrenKey",
     "ConfigurationError",
     "DataNotFound",
     "DataSource",
+    "DiffKey",
     "EndOfSource",
     "Event",
     "EventLogError",
@@ -69,8 +83,10 @@ __all__ = [
     "NotStartedYet",
     "PidKey",
     "ProcKey",
+    "ProcessDiff",
     "ProcessInfo",
     "ProcessLineage",
+    "ProcessSubtree",
     "ProcessTree",
     "ProctreeError",
     "Signal",
@@ -78,13 +94,17 @@ __all__ = [
     "SignatureContext",
     "SignatureError",
     "SignatureMetadata",
+    "SnapshotKey",
     "SourceError",
     "SourceUnavailable",
+    "SubtreeKey",
     "Task",
     "TaskEvent",
     "ThreadInfo",
     "ThreadKey",
     "Tick",
+    "TimelineEntry",
+    "TimelineKey",
     "entity_id",
     "read_events",
     "write_events",

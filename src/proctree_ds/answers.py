@@ -14,13 +14,17 @@ import msgspec
 
 from proctree_ds.kinship import children_at, parent_at
 from proctree_ds.model import (
+    UNKNOWN_CONTEXT,
+    UNKNOWN_IMAGE,
     Capabilities,
     FileInfo,
+    Given,
     Loss,
     Namespaces,
     Origin,
     State,
     entity_id,
+    merge,
 )
 from proctree_ds.process import Process, Thread
 from proctree_ds.tree import ProcessTree
@@ -507,6 +511,23 @@ class ProcessLineage(msgspec.Struct, frozen=True, gc=False, eq=False):
 
 
 Sequence.register(ProcessLineage)
+
+
+def info_at(tree: ProcessTree, node: Process, time: int) -> ProcessInfo:
+    """The answer about a record as of `time` (boot clock), with what a limit dropped left out."""
+    state = node.state_at(min(time, node.ended))
+    dropped: set[str] = set()
+    for gap in node.rare.gaps or ():
+        if gap.since <= time < gap.until:
+            dropped |= gap.names
+    if not dropped:
+        return ProcessInfo(tree, node, state, time)
+    blank: Given = dict.fromkeys(dropped - {"context", "image"})
+    if "context" in dropped:
+        blank["context"] = UNKNOWN_CONTEXT
+    if "image" in dropped:
+        blank["image"] = UNKNOWN_IMAGE
+    return ProcessInfo(tree, node, merge(state, blank), time, tuple(sorted(dropped)))
 
 
 def _certainty(

@@ -18,20 +18,43 @@ from proctree_ds.answers import (
     ProcessInfo,
     ProcessLineage,
     ThreadInfo,
+    info_at,
 )
 from proctree_ds.clock import format_time, to_epoch_ns
 from proctree_ds.errors import (
     BeyondHorizon,
     DataNotFound,
+    InvalidTime,
     KeyNotSupported,
     NeverSeen,
     NotStartedYet,
 )
-from proctree_ds.model import State, merge
+from proctree_ds.model import NEVER
 from proctree_ds.process import NO_RARITIES, Process, Thread
+from proctree_ds.surveys import (
+    ProcessDiff,
+    ProcessSubtree,
+    TimelineEntry,
+    children_of,
+    difference,
+    living_at,
+    subtree_of,
+    timeline_of,
+)
 from proctree_ds.tree import ProcessTree
 
-__all__ = ["DataSource", "LineageKey", "PidKey", "ProcKey", "ThreadKey"]
+__all__ = [
+    "ChildrenKey",
+    "DataSource",
+    "DiffKey",
+    "LineageKey",
+    "PidKey",
+    "ProcKey",
+    "SnapshotKey",
+    "SubtreeKey",
+    "ThreadKey",
+    "TimelineKey",
+]
 
 Instant = object
 """A time argument: epoch ns as an int, an aware `datetime`, a `numpy.datetime64` or a
@@ -64,10 +87,68 @@ class LineageKey(msgspec.Struct, frozen=True):
 
 
 class PidKey(msgspec.Struct, frozen=True):
-    """Which process held `pid` as of `time`? Answered by `{"process_info": ProcessInfo}`."""
+    """Which process held `pid` as of `time`? Answered by `{"process_info": ProcessInfo}`.
+
+    With `pid_namespace`, an inode number, `pid` is the one that it has in that namespace.
+    """
 
     pid: int
     time: Instant
+    pid_namespace: int | None = None
+
+
+class ChildrenKey(msgspec.Struct, frozen=True):
+    """Which children lived as of `time`? Answered by `{"process_children": [ProcessInfo]}`."""
+
+    entity_id: int
+    time: Instant
+
+
+class SubtreeKey(msgspec.Struct, frozen=True):
+    """Which descendants lived as of `time`, `max_depth` generations of them (None: all)?
+
+    Answered by `{"process_subtree": ProcessSubtree}`.
+    """
+
+    entity_id: int
+    time: Instant
+    max_depth: int | None = None
+
+
+class SnapshotKey(msgspec.Struct, frozen=True):
+    """Which processes lived as of `time`? Answered by `{"processes": [ProcessInfo]}`."""
+
+    time: Instant
+
+
+class DiffKey(msgspec.Struct, frozen=True):
+    """What happened after `since`, up to `until`? Answered by `{"process_diff": ProcessDiff}`."""
+
+    since: Instant
+    until: Instant
+
+
+class TimelineKey(msgspec.Struct, frozen=True):
+    """What is known to have happened to a process?
+
+    Answered by `{"process_timeline": [TimelineEntry]}`.
+    """
+
+    entity_id: int
+
+
+Key = (
+    ProcKey
+    | ThreadKey
+    | LineageKey
+    | PidKey
+    | ChildrenKey
+    | SubtreeKey
+    | SnapshotKey
+    | DiffKey
+    | TimelineKey
+)
+"""Everything that `DataSource.get` takes."""
 
 
 class DataSource:
@@ -87,10 +168,19 @@ class DataSource:
             LineageKey: lambda key: {
                 "process_lineage": self.lineage(key.entity_id, key.time, max_depth=key.max_depth)
             },
-            PidKey: lambda key: {"process_info": self.pid(key.pid, key.time)},
+            PidKey: lambda key: {
+                "process_info": self.pid(key.pid, key.time, pid_namespace=key.pid_namespace)
+            },
+            ChildrenKey: lambda key: {"process_children": self.children(key.entity_id, key.time)},
+            SubtreeKey: lambda key: {
+                "process_subtree": self.subtree(key.entity_id, key.time, max_depth=key.max_depth)
+            },
+            SnapshotKey: lambda key: {"processes": self.snapshot(key.time)},
+            DiffKey: lambda key: {"process_diff": self.diff(key.since, key.until)},
+            TimelineKey: lambda key: {"process_timeline": self.timeline(key.entity_id)},
         }
 
-    def get(self, key: ProcKey | ThreadKey | LineageKey | PidKey) -> dict[str, Any]:
+    def get(self, key: Key) -> dict[str, Any]:
         """The answer to `key`, under the name that the key's documentation gives.
 
         Raises `KeyNotSupported` for another type of key, `DataNotFound` where there is no answer.
@@ -109,11 +199,37 @@ class DataSource:
         """The JSON Schema of every answer, by the name of its key."""
         process = _schema(ProcessInfo, PROCESS_FIELDS)
         thread = _schema(ThreadInfo, THREAD_FIELDS)
+        processes = {"type": "array", "items": process}
+        lists = ("born", "died", "executed", "reparented", "renamed", "changed_credentials")
+        instant = {"type": "integer"}
+        names = {"type": "array", "items": {"type": "string"}}
         return {
             "ProcKey": {"process_info": process},
             "ThreadKey": {"thread_info": thread},
-            "LineageKey": {"process_lineage": {"type": "array", "items": process}},
+            "LineageKey": {"process_lineage": processes},
             "PidKey": {"process_info": process},
+            "ChildrenKey": {"process_children": processes},
+            "SubtreeKey": {
+                "process_subtree": _object(
+                    process=process,
+                    children={"type": "array", "items": {"$ref": "#"}},
+                    is_cut={"type": "boolean"},
+                )
+            },
+            "SnapshotKey": {"processes": processes},
+            "DiffKey": {
+                "process_diff": _object(
+                    since=instant, until=instant, **dict.fromkeys(lists, processes)
+                )
+            },
+            "TimelineKey": {
+                "process_timeline": {
+                    "type": "array",
+                    "items": _object(
+                        time=instant, kind={"type": "string"}, process=process, changed=names
+                    ),
+                }
+            },
         }
 
     def process(self, entity_id: int, time: Instant) -> ProcessInfo:
@@ -194,12 +310,16 @@ class DataSource:
         end: LineageEnd = "max_depth" if parent is not None else _end_of(node)
         return ProcessLineage(processes, end)
 
-    def pid(self, pid: int, time: Instant) -> ProcessInfo:
-        """The process that held `pid` as of `time`.
+    def pid(self, pid: int, time: Instant, pid_namespace: int | None = None) -> ProcessInfo:
+        """The process that held `pid` as of `time`, in a pid namespace by its inode number or,
+        without one, in the host's.
 
         Raises `NeverSeen` if nothing known ever held it, `DataNotFound` if nobody did just then.
+        O(holders of the pid in memory); O(processes in memory) with a namespace.
         """
         at = to_epoch_ns(time) - self.tree.boot_time
+        if pid_namespace is not None:
+            return self._ns_pid(pid, at, pid_namespace)
         holder = self.tree.census.holder_at(pid, at)
         while isinstance(holder, Thread):
             holder = holder.older
@@ -215,21 +335,74 @@ class DataSource:
             f"{holder.entity_id:#x}, had exited at {self._format(holder.ended)}"
         )
 
+    def children(self, entity_id: int, time: Instant) -> list[ProcessInfo]:
+        """The children that lived as of `time`, adopted ones included, by start.
+
+        Raises as `process` does. O(children in memory).
+        """
+        process = self.process(entity_id, time)
+        return children_of(self.tree, process._node, process._time)
+
+    def subtree(
+        self, entity_id: int, time: Instant, max_depth: int | None = None
+    ) -> ProcessSubtree:
+        """The process and its living descendants as of `time`, by the parents that they had then.
+
+        Raises as `process` does. O(descendants in memory).
+        """
+        process = self.process(entity_id, time)
+        return subtree_of(self.tree, process._node, process._time, max_depth)
+
+    def snapshot(self, time: Instant) -> list[ProcessInfo]:
+        """Every process that lived as of `time`, by start. Raises `BeyondHorizon` where some of
+        them have been dropped. O(processes in memory).
+        """
+        return living_at(self.tree, self._whole(time, "who lived"))
+
+    def diff(self, since: Instant, until: Instant) -> ProcessDiff:
+        """What happened to processes after `since` and up to `until`. Raises `BeyondHorizon` where
+        some of them have been dropped, `InvalidTime` where `until` is before `since`.
+        O(processes in memory).
+        """
+        first, last = self._whole(since, "what changed"), self._whole(until, "what changed")
+        if last < first:
+            raise InvalidTime("a difference ends before it begins: give the earlier time first")
+        return difference(self.tree, first, last)
+
+    def timeline(self, entity_id: int) -> list[TimelineEntry]:
+        """What is known to have happened to a process, in order, each with what it was then.
+
+        Raises `NeverSeen` or `BeyondHorizon`. O(its versions).
+        """
+        return timeline_of(self.tree, self._find(entity_id, NEVER))
+
     # ------------------------------------------------------------------ what is not plain
+
+    def _whole(self, time: Instant, what: str) -> int:
+        """`time` on the boot clock, if nobody who lived then has been dropped."""
+        at = to_epoch_ns(time) - self.tree.boot_time
+        if at < self.tree.census.horizon:
+            raise self._beyond_horizon(self.tree.census.horizon, what)
+        return at
+
+    def _ns_pid(self, pid: int, at: int, pid_namespace: int) -> ProcessInfo:
+        for node in self._processes.values():
+            if node.ns_pid == pid and node.start <= at < node.ended:
+                namespaces = node.state_at(at).context.namespaces
+                if namespaces is not None and namespaces.pid == pid_namespace:
+                    return info_at(self.tree, node, at)
+        raise DataNotFound(
+            f"no process is known to have held pid {pid} of the pid namespace {pid_namespace} "
+            f"as of {self._format(at)}"
+        )
 
     def _odd_process(self, node: Process, at: int) -> ProcessInfo:
         if at < node.rare.horizon:
             raise self._beyond_horizon(node.rare.horizon, f"process {node.entity_id:#x}")
-        state = node.state_at(min(at, node.ended))
-        dropped: set[str] = set()
         for gap in node.rare.gaps or ():
-            if gap.since <= at < gap.until:
-                if gap.images:
-                    raise self._beyond_horizon(gap.until, f"process {node.entity_id:#x}")
-                dropped |= gap.names
-        if dropped:
-            state = _without(state, dropped)
-        return ProcessInfo(self.tree, node, state, at, tuple(sorted(dropped)))
+            if gap.images and gap.since <= at < gap.until:
+                raise self._beyond_horizon(gap.until, f"process {node.entity_id:#x}")
+        return info_at(self.tree, node, at)
 
     def _find(self, entity_id: int, at: int) -> Process:
         """A process that is not in the ordinary place, or the error that says why not."""
@@ -268,11 +441,8 @@ def _end_of(node: Process) -> LineageEnd:
     return "evicted" if node.evicted or node.rare.horizon >= 0 else "unknown_parent"
 
 
-def _without(state: State, names: set[str]) -> State:
-    blank = {name: None for name in names if name != "context"}
-    if "context" in names:
-        blank.update(dict.fromkeys(type(state.context).__struct_fields__))
-    return merge(state, blank)
+def _object(**properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def _schema(answer: type, fields: tuple[str, ...]) -> dict[str, Any]:

@@ -55,6 +55,8 @@ def check(ds: DataSource, kernel: Kernel) -> None:
     instants = sorted({i for t, _ in kernel.worlds for i in (t - 1, t, t + 1) if i >= 100})
     for time in instants:
         world = kernel.world_at(time)
+        living = {id_of(task) for task, proc in world.items() if proc.alive}
+        assert {info.entity_id for info in ds.snapshot(time)} == living
         for task, proc in world.items():
             check_process(ds, proc, world, time)
             lineage = ds.lineage(id_of(task), time)
