@@ -126,15 +126,15 @@ def orphan(programs: Path, _: Path) -> None:
 
 def privileged_without_arguments(programs: Path, _: Path) -> None:
     """A setuid program is started by nobody, with no arguments at all"""
-    target = copy("true", programs / "true")
-    os.chmod(target, 0o4755)
+    os.chmod(copy("true", programs / "true"), 0o4755)
     library = ctypes.CDLL(None)
 
     def execute() -> None:
+        os.chdir(programs)  # what is above may be closed to nobody
         os.setgroups([])
         os.setgid(NOBODY)
         os.setuid(NOBODY)
-        library.execve(target.encode(), (ctypes.c_char_p * 1)(None), (ctypes.c_char_p * 1)(None))
+        library.execve(b"./true", (ctypes.c_char_p * 1)(None), (ctypes.c_char_p * 1)(None))
 
     in_child(execute)
 

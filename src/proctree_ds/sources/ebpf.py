@@ -138,7 +138,7 @@ class EbpfSource:
 
     def _open(self, path: Path) -> tuple[BpfObject, str]:
         """The loaded object, and the iterator program that this kernel took."""
-        if not path.exists():
+        if _is_missing(path):
             raise SourceUnavailable(
                 f"the compiled kernel programs are missing ({path}): clang was not there at"
                 " installation. Install clang, llvm and libbpf-dev, then run `make -C bpf` or"
@@ -303,6 +303,13 @@ class EbpfSource:
 def _header() -> Header:
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return Header(measure_boot_time(), socket.gethostname(), boot_id)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        return not path.exists()
+    except PermissionError:
+        return False  # whoever may not look will be told so by the loader
 
 
 def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
