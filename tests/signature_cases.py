@@ -135,7 +135,7 @@ ODD_LOCATION = Cases(
     },
     silent={
         "usual": chain("/usr/bin/ls"),
-        "cargo": chain("/root/.cargo/bin/rustc"),
+        "cargo": chain("/home/dev/.cargo/bin/rustc"),
         "virtual environment": chain("/srv/app/.venv/bin/python3"),
         "node_modules": chain("/srv/app/node_modules/.bin/eslint"),
         "git hook": script("/srv/app/.git/hooks/pre-commit"),
