@@ -28,6 +28,8 @@ class Admission:
         self._lifespans = lifespans
         self.aliases: dict[int, int] = {}
         """Ids made from a tick -> the exact ones that replaced them."""
+        self.by_tick = False
+        """Whether starts are those of /proc just now, to the tick."""
         self.on_arrival: Callable[[Process | Thread], object] = lambda node: None
         """Called with every new record: somebody may have waited for it."""
 
@@ -54,7 +56,9 @@ class Admission:
         if node is not None:
             self._faults["leader_as_thread"] += 1
             return None
-        if self._is_gone(entity_id(task.start_time, task.tid), time):
+        if time <= self._census.threads_horizon and self._is_forgotten(
+            entity_id(task.start_time, task.tid)
+        ):
             return None
         process = self.referred(leader, task.start_time)
         if process is None:
@@ -96,7 +100,10 @@ class Admission:
 
     def _is_gone(self, entity: int, time: int) -> bool:
         """Whether an event at `time` is about a task that was evicted, and its past with it."""
-        if time > self._census.horizon or not self._census.was_evicted(entity):
+        return time <= self._census.horizon and self._is_forgotten(entity)
+
+    def _is_forgotten(self, entity: int) -> bool:
+        if not self._census.was_evicted(entity):
             return False
         self._faults["beyond_horizon"] += 1
         return True
@@ -104,10 +111,13 @@ class Admission:
     def _note_horizon(self, node: Process | Thread) -> None:
         """What was evicted, or may have been, comes back without its past."""
         census = self._census
+        horizon = census.horizon
+        if isinstance(node, Thread):
+            horizon = max(horizon, census.threads_horizon)
         if census.was_evicted(node.entity_id) or (
-            census.has_forgotten_ids and node.start <= census.horizon
+            census.has_forgotten_ids and node.start <= horizon
         ):
-            node.extra.horizon = max(census.horizon, 0)
+            node.extra.horizon = max(horizon, 0)
 
     def _admit(self, task: Task, time: int) -> Process | None:
         start = task.start_time
@@ -153,8 +163,9 @@ class Admission:
         tick = start - start % CLOCK_TICK_NS
         node = self._census.holder_at(task.tid, tick + CLOCK_TICK_NS - 1)
         if node is None or node.start < tick:
-            return self._shadow_of_tick(task.tid, tick) if start == tick else None
-        if start == tick:
+            return self._shadow_of_tick(task.tid, tick) if self.by_tick else None
+        if self.by_tick:
+            self._note_alias(entity_id(start, task.tid), node.entity_id)
             return node
         if node.rare.approximate:
             self._correct(node, start)
@@ -169,6 +180,10 @@ class Admission:
                 return shadow
         return None
 
+    def _note_alias(self, old: int, new: int) -> None:
+        if old != new and len(self.aliases) < self._census.process_cache:
+            self.aliases[old] = new
+
     def _correct(self, node: Process | Thread, start: int) -> None:
         """Give a task its exact start, and so its real id; the old id stays as an alias."""
         registry: dict[int, Any] = (
@@ -177,8 +192,7 @@ class Admission:
         old, new = node.entity_id, entity_id(start, node.tid)
         del registry[old]
         registry[new] = node
-        if len(self.aliases) < self._census.process_cache:
-            self.aliases[old] = new
+        self._note_alias(old, new)
         owner = node.parent if isinstance(node, Process) else node.process
         if owner is not None:
             siblings = owner.children if isinstance(node, Process) else owner.threads

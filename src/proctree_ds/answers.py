@@ -474,7 +474,7 @@ class ThreadInfo(msgspec.Struct, frozen=True, gc=False, eq=False):
         return isinstance(other, ThreadInfo) and self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash((self._node.entity_id, self._time))
+        return hash(self._node.entity_id)
 
 
 class ProcessLineage(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -533,6 +533,8 @@ def info_at(tree: ProcessTree, node: Process, time: int) -> ProcessInfo:
 def _certainty(
     tree: ProcessTree, node: Process | Thread, time: int, dropped: tuple[str, ...]
 ) -> Certainty:
+    if time <= node.rare.threads_horizon:
+        dropped = (*dropped, "thread_ids")
     version = node.version_at(time)
     source: Origin
     if version is not None:

@@ -63,7 +63,9 @@ class Census:
         self.has_forgotten_ids = False
         """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
         self.horizon = -1
-        """The latest end of anything evicted: from then on history is whole."""
+        """The latest end of any process evicted: from then on their history is whole."""
+        self.threads_horizon = -1
+        """The same for threads that went before their process."""
 
     # ------------------------------------------------------------------------------- finding
 
@@ -172,7 +174,7 @@ class Census:
                 if thread.ended != NEVER:
                     self.evict_thread(thread)
         while len(self.threads) + len(self.processes) >= self.thread_cache:
-            self.evict_thread(self._next_exited_thread() or self._oldest_of_the_newer_half())
+            self._evict_some_thread()
 
     def make_room(self, now: int, newcomers: int = 0) -> None:
         """Evict until all processes and `newcomers` more fit; `now` is the time of the event.
@@ -185,7 +187,7 @@ class Census:
         while self.threads and len(self.processes) + newcomers > self.process_room:
             if len(self.processes) + newcomers > self.process_cache:
                 break
-            self.evict_thread(self._next_exited_thread() or self._oldest_of_the_newer_half())
+            self._evict_some_thread()
         processes = self.processes
         places = self.process_cache - newcomers
         if len(processes) <= places:
@@ -246,9 +248,19 @@ class Census:
             return thread
         return None
 
-    def _oldest_of_the_newer_half(self) -> Thread:
-        threads = iter(self.threads.values())
-        return next(islice(threads, len(self.threads) // 2, None))
+    def _evict_some_thread(self) -> None:
+        thread = self._next_exited_thread()
+        if thread is not None:
+            self.evict_thread(thread)
+        else:
+            self._evict_thread_share()
+
+    def _evict_thread_share(self) -> None:
+        """Nothing but living threads is left: some of the newer half go, the oldest first."""
+        half = len(self.threads) // 2
+        share = max(1, half // LIVING_SHARE)
+        for thread in list(islice(self.threads.values(), half, half + share)):
+            self.evict_thread(thread)
 
     def evict_thread(self, thread: Thread) -> None:
         """Take one thread out of memory; its process stays."""
@@ -260,6 +272,9 @@ class Census:
             process.threads.discard(thread.entity_id)
         if thread.ended == NEVER:
             process.extra.living_threads -= 1
+        gone = thread.start if thread.end == NEVER else thread.end
+        self.threads_horizon = max(self.threads_horizon, gone)
+        process.extra.threads_horizon = max(process.rare.threads_horizon, gone)
         self._leave_tid(thread)
         self._just_evicted.append(thread.entity_id)
 

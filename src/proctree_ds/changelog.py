@@ -127,10 +127,27 @@ def thin(versions: list[Version], gaps: list[Gap]) -> int:
                 del gaps[i]
                 break
         gaps.append(Gap(since, kept, names, count, images))
+        _keep_what_holds(versions, victims)
         gone = set(victims)
         versions[:] = [version for i, version in enumerate(versions) if i not in gone]
         dropped += len(victims)
     return dropped
+
+
+def _keep_what_holds(versions: list[Version], victims: list[int]) -> None:
+    """Have the version after those that go state what they stated and still holds then."""
+    after = victims[-1] + 1
+    kept = versions[after]
+    if isinstance(kept.facts, State):
+        return
+    state = kept.state
+    facts: Given = {}
+    for name in _stated_names(versions, victims):
+        if name in State.__struct_fields__:
+            facts[name] = getattr(state, name)
+        else:
+            facts[name] = getattr(state.image if name in IMAGE_FIELDS else state.context, name)
+    versions[after] = Version(kept.time, facts | kept.facts, state, kept.origin)
 
 
 def _stated_names(versions: list[Version], indices: list[int]) -> set[str]:

@@ -269,6 +269,9 @@ class DataSource:
             raise self._not_started(node)
         if at < node.rare.horizon:
             raise self._beyond_horizon(node.rare.horizon, f"thread {entity_id:#x}")
+        for gap in node.rare.gaps or ():
+            if gap.since <= at < gap.until:
+                raise self._beyond_horizon(gap.until, f"thread {entity_id:#x}")
         node.used = True
         end = node.ended if isinstance(node, Process) else node.end
         latest = node.latest
@@ -397,6 +400,7 @@ class DataSource:
         )
 
     def _odd_process(self, node: Process, at: int) -> ProcessInfo:
+        at = min(at, NEVER - 1)
         if at < node.rare.horizon:
             raise self._beyond_horizon(node.rare.horizon, f"process {node.entity_id:#x}")
         for gap in node.rare.gaps or ():
@@ -412,7 +416,8 @@ class DataSource:
         census = self.tree.census
         shadow = census.shadows.get(entity_id)
         if census.was_evicted(entity_id) or (shadow is not None and shadow.evicted):
-            raise self._beyond_horizon(census.horizon, f"{entity_id:#x}")
+            horizon = max(census.horizon, census.threads_horizon)
+            raise self._beyond_horizon(horizon, f"{entity_id:#x}")
         if shadow is not None:
             return shadow
         if census.has_forgotten_ids and at < census.horizon:

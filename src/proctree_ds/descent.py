@@ -36,6 +36,7 @@ class Waiting(Generic[K]):
     def __init__(self) -> None:
         self._ids: dict[K, set[int]] = {}
         self._count = 0
+        self.given_up = 0
 
     def __contains__(self, key: K) -> bool:
         return key in self._ids
@@ -50,7 +51,12 @@ class Waiting(Generic[K]):
             ids.add(entity)
             self._count += 1
         while self._count > WAITING_LIMIT:
-            self.pop(next(iter(self._ids)))
+            oldest = next(iter(self._ids))
+            self._ids[oldest].pop()
+            self._count -= 1
+            self.given_up += 1
+            if not self._ids[oldest]:
+                del self._ids[oldest]
 
     def get(self, key: K) -> tuple[int, ...]:
         """Who waits for `key`, and goes on waiting."""
@@ -123,8 +129,9 @@ class Descent:
             if origin is None:
                 return
             note_ties(node, origin)
-        if node.start > origin.last_branch:
-            origin.last_branch = node.start
+        for maker in (origin, node.rare.creator):
+            if maker is not None and node.start > maker.last_branch:
+                maker.last_branch = node.start
         self._inheritance.reinherit(node)
 
     def learn_parent(self, node: Process, time: int, ref: Task | None) -> None:

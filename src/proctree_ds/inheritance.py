@@ -74,9 +74,9 @@ class Inheritance:
             )
 
     def _branches(self, origin: Process | Thread, since: int) -> Iterator[Process | Thread]:
+        if origin.last_branch < since:
+            return
         if isinstance(origin, Process):
-            if origin.last_branch < since:
-                return
             process, creator = origin, None
         else:
             process, creator = origin.process, origin
@@ -96,7 +96,7 @@ class Inheritance:
         changed = False
         if isinstance(node, Process):
             origin = node.rare.copied_from or node.parent
-            if origin is not None and not origin.evicted and node.start >= origin.rare.horizon:
+            if origin is not None and _is_known_at(origin, node.start):
                 born_of = _state_before(origin, node.start, node.rare.ties)
                 changed = born_of is not node.born_of and born_of != node.born_of
                 node.born_of = born_of
@@ -109,6 +109,13 @@ class Inheritance:
             rebuild(versions, base, 0)
             node.latest = versions[-1]
         return True
+
+
+def _is_known_at(origin: Process, time: int) -> bool:
+    """Whether the versions that `origin` had at `time` are still there."""
+    if origin.evicted or time < origin.rare.horizon:
+        return False
+    return not any(gap.since <= time < gap.until for gap in origin.rare.gaps or ())
 
 
 def overlay(base: State, comm: str | None, context: Context | None) -> State:

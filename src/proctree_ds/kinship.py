@@ -8,7 +8,7 @@ child-subreaper flag in the same pid namespace, else that namespace's init.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import Final
 
 from proctree_ds.census import Census
@@ -40,7 +40,11 @@ def parent_at(census: Census, node: Process, time: int) -> Process | None:
 def _run(question: _Question) -> Process | None:
     stack = [question]
     answer: Process | None = None
+    steps = 0
     while stack:
+        steps += 1
+        if steps > ANCESTORS_LIMIT:
+            return None
         try:
             stack.append(stack[-1].send(answer))
             answer = None
@@ -140,7 +144,8 @@ def children_at(census: Census, node: Process, time: int) -> Iterator[Process]:
         return
     seen: set[int] = set()
     todo = [node]
-    estates = {id(node)}
+    todo.extend(_estates(census, census.intestate, time))
+    estates = {id(owner) for owner in todo}
     while todo:
         owner = todo.pop()
         for child_id in owner.children or ():
@@ -150,8 +155,14 @@ def children_at(census: Census, node: Process, time: int) -> Iterator[Process]:
             if parent_at(census, child, time) is node:
                 seen.add(child_id)
                 yield child
-        for estate_id in (*(owner.rare.estates or ()), *census.intestate):
-            estate = census.processes.get(estate_id) or census.shadows.get(estate_id)
-            if estate is not None and estate.ended <= time and id(estate) not in estates:
+        for estate in _estates(census, owner.rare.estates or (), time):
+            if id(estate) not in estates:
                 estates.add(id(estate))
                 todo.append(estate)
+
+
+def _estates(census: Census, ids: Iterable[int], time: int) -> Iterator[Process]:
+    for estate_id in ids:
+        estate = census.processes.get(estate_id) or census.shadows.get(estate_id)
+        if estate is not None and estate.ended <= time:
+            yield estate

@@ -7,6 +7,7 @@ same tid proves that the holder before it had ended.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from typing import Final
 
@@ -48,6 +49,9 @@ class Lifespans:
         if event.time < thread.ended or known is not None:
             thread.ended = event.time
         self._queue_thread(thread)
+        ending = process.exit
+        if ending is not None and ending.group_exit and event.time <= process.ended:
+            return  # it is known already how the process ended, and this changes nothing of it
         if event.group_exit or (process.rare.living_threads == 0 and process.rare.leader_exits):
             self.settle(process)
 
@@ -59,7 +63,8 @@ class Lifespans:
         execs = [version.time for version in node.log if version.is_exec]
         living = 0
         for thread in threads:
-            ended = min((time for time in execs if time > thread.start), default=NEVER)
+            index = bisect_right(execs, thread.start)
+            ended = execs[index] if index < len(execs) else NEVER
             if thread.exit is not None:
                 ended = min(ended, thread.exit.time)
             thread.ended = min(ended, self._next_start(thread))
@@ -78,6 +83,8 @@ class Lifespans:
                     + [x.time for x in node.rare.leader_exits or () if x.origin == "event"]
                     + [t.exit.time for t in threads if t.exit is not None]
                 )
+            else:
+                end = min(end, self._next_start(node))
             self._end(node, end, ending)
             return
         end = self._next_start(node)
@@ -109,10 +116,10 @@ class Lifespans:
 
     def _ending(self, node: Process, threads: list[Thread], execs: list[int]) -> Exit | None:
         """The exit that ended the process, None if nothing says that it did."""
-        exits = list(node.rare.leader_exits or ())
-        if node.exit is not None and node.exit not in exits:
+        exits: list[Exit] = list(node.rare.leader_exits or ())
+        exits.extend(t.exit for t in threads if t.exit is not None)
+        if node.exit is not None:
             exits.append(node.exit)
-        exits.extend(t.exit for t in threads if t.exit is not None and t.exit not in exits)
         seen = [x for x in exits if x.origin == "event"]
         final = [x for x in seen if x.group_exit]
         if final:

@@ -45,6 +45,8 @@ class Rare:
     """Ids of exited processes whose children it took over."""
     heir: Process | None = None
     """The process in whose `estates` this one stands."""
+    threads_horizon: int = -1
+    """Up to this instant threads of it may be missing: a limit took them."""
     gaps: list[Gap] | None = None
     horizon: int = -1
     """Nothing before this instant is known: an eviction took it."""
@@ -192,6 +194,7 @@ class Thread(msgspec.Struct, gc=False, eq=False):
     ended: int = NEVER
     exit: Exit | None = None
     older: Process | Thread | None = None
+    last_branch: int = -1
     used: bool = False
     queued: bool = False
     rare: Rare = NO_RARITIES

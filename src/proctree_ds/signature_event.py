@@ -203,7 +203,12 @@ class TaskEvent(msgspec.Struct, gc=False, eq=False):
     def _leader(self) -> Task:
         leader: Task | None = self._raw.leader
         task: Task = self._raw.task
-        return leader if leader is not None else task
+        if leader is None:
+            return task
+        if leader.start_time is None:  # named by pid alone, as an event log may
+            node = self._view.tree.census.holder_at(leader.tid, self._raw.time)
+            return task if node is None else Task(node.tid, node.start)
+        return leader
 
     def _identity(self, task: Task) -> int | None:
         if task.start_time is not None:

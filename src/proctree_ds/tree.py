@@ -112,6 +112,7 @@ class ProcessTree:
             "evicted_living_processes": census.evicted_living,
             "evicted_threads": census.evicted_threads,
             "dropped_versions": self._inheritance.dropped_versions,
+            "gave_up_waiting": self._awaited.given_up + self._by_pid_only.given_up,
             "loss_windows": len(self.losses),
             **{f"fault_{name}": count for name, count in sorted(self.faults.items())},
         }
@@ -147,6 +148,7 @@ class ProcessTree:
             or event.creator is not None
             or event.given is not None
             or event.ns_pid == 1
+            or start <= self.census.horizon
             or (holder is not None and (holder.start >= start or holder.rare is not NO_RARITIES))
         ):
             self._learn_fork(event)
@@ -217,6 +219,7 @@ class ProcessTree:
             or time <= node.last_branch
             or node.ended <= time
             or node.threads is not None
+            or (node.ns_pid is None and event.ns_pid is not None)
         ):
             self._learn_exec(event)
             return
@@ -258,6 +261,7 @@ class ProcessTree:
             or event.group_exit is False
             or event.origin != "event"
             or node.queued
+            or node.parent is None
         ):
             self._learn_exit(event)
             return
@@ -296,7 +300,10 @@ class ProcessTree:
                 parent.task if parent is not None else None, node.rare.parents
             )
         if parent is not None and parent.ended != NEVER:
-            self._lifespans.bequeath(parent)
+            if parent.ended < node.start:
+                self._lifespans.sign_of_life(parent, node.start)
+            if parent.ended != NEVER:
+                self._lifespans.bequeath(parent)
         self._descent.link_creator(node, event)
 
     def _learn_thread(self, event: Fork) -> None:
@@ -349,6 +356,13 @@ class ProcessTree:
         self._lifespans.sign_of_life(process, event.time)
 
     def _snapshot(self, event: Snapshot) -> None:
+        self._admission.by_tick = event.origin == "procfs"
+        try:
+            self._learn_snapshot(event)
+        finally:
+            self._admission.by_tick = False
+
+    def _learn_snapshot(self, event: Snapshot) -> None:
         node: Process | Thread | None
         if event.leader is not None and event.leader != event.task:
             node = self._admission.thread_of(event.task, event.leader, event.time)

@@ -10,6 +10,7 @@ any order, make a decoder raise.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from mmap import mmap
 from typing import Final, TypeVar
@@ -205,7 +206,7 @@ class Decoder:
         self._envs = _Shared(_env, limit // 16)
         self._capabilities = _Shared(lambda raw: Capabilities(*CAPABILITIES.unpack(raw)), limit)
         self._namespaces = _Shared(_namespaces, limit)
-        self._cgroups: dict[int, tuple[str | None, str | None]] = {}
+        self._cgroups: OrderedDict[int, tuple[str | None, str | None]] = OrderedDict()
         self._cgroup_limit = limit
         self.decoders: Final[dict[int, Callable[[Buffer, int, int], Event | None]]] = {
             first_word(FORK): self.fork,
@@ -431,7 +432,7 @@ class Decoder:
         if known is not None and known[0] == path:
             return
         if len(self._cgroups) >= self._cgroup_limit:
-            self._cgroups.clear()
+            self._cgroups.popitem(last=False)  # the kernel tells each only once: least used first
         self._cgroups[cgroup_id] = path, container_id(path)
         self._contexts.clear()  # one of them may have been made before its path was known
 
@@ -441,6 +442,8 @@ class Decoder:
             session_id, process_group, tty, login_uid, cgroup_id, *_,
         ) = CONTEXT.unpack(raw)  # fmt: skip
         cgroup, container = self._cgroups.get(cgroup_id, (None, None))
+        if cgroup is not None:
+            self._cgroups.move_to_end(cgroup_id)
         return Context(
             uid=uid,
             euid=euid,

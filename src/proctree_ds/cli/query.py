@@ -41,6 +41,8 @@ def main() -> None:
 
     Exit status: 0 fine, 1 the source failed or there is no answer, 2 wrong usage.
     """
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed: there is nowhere to answer to")
 
 
 # ------------------------------------------------------------------------------- what all share
@@ -211,7 +213,11 @@ def schema(of: str) -> None:
     from proctree_ds.tree import ProcessTree
 
     found = json_schema() if of == "event-log" else DataSource(ProcessTree()).schema()
-    click.echo(json.dumps(found, indent=2))
+    try:
+        click.echo(json.dumps(found, indent=2))
+    except OSError as error:
+        abandon_output()
+        raise click.ClickException(describe_error(error)) from None
 
 
 if __name__ == "__main__":

@@ -146,7 +146,9 @@ def _digest(path: str | None, file: FileInfo | None, size: int | None = None) ->
     with os.fdopen(descriptor, "rb") as content:
         if file is not None:
             size = file.size
-            if file.inode is not None and facts.st_ino != file.inode:
+            # Only the very file that was executed, as it was then, says anything.
+            then = file.inode, file.device, file.ctime
+            if then != (facts.st_ino, facts.st_dev, facts.st_ctime_ns):
                 return None
         if facts.st_size != size or size > _READ_LIMIT:
             return None

@@ -7,6 +7,7 @@ Bytes that were no UTF-8 are written as the escapes `\udc80` to `\udcff`, from w
 from __future__ import annotations
 
 import json
+import re
 from typing import BinaryIO, Final
 
 import msgspec
@@ -17,14 +18,26 @@ __all__ = ["JsonLines", "encode"]
 
 _encoder: Final = msgspec.json.Encoder()
 
+_HARMFUL: Final = re.compile(
+    rb"\x7f|\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe2\x80[\x8b-\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]"
+    rb"|\xef\xbb\xbf|\xef\xbf[\xb9-\xbb]|\xf3\xa0[\x80\x81][\x80-\xbf]"
+)
+"""What steers a terminal or breaks a line although JSON allows it: controls, marks without width,
+changes of direction. As escapes they are the same JSON."""
+
 
 def encode(value: object) -> bytes:
     """`value`, plain data or a `msgspec.Struct`, as one line of JSON with its line break."""
     try:
-        return _encoder.encode(value) + b"\n"
+        return _HARMFUL.sub(_escape, _encoder.encode(value)) + b"\n"
     except UnicodeEncodeError:
         plain = msgspec.to_builtins(value, str_keys=True)
         return json.dumps(plain, separators=(",", ":")).encode() + b"\n"
+
+
+def _escape(found: re.Match[bytes]) -> bytes:
+    units = found[0].decode().encode("utf-16-be").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4)).encode()
 
 
 class JsonLines:

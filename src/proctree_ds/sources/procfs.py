@@ -63,6 +63,8 @@ def picture(pid: int, tid: int) -> Snapshot | None:
     # comm is whatever the task likes, parentheses and spaces included: only the last one counts.
     head, _, tail = stat.rpartition(")")
     fields = tail.split()
+    if fields[0] in "ZXx" and (tid != pid or len(list(_numbers(_PROC / str(pid) / "task"))) == 1):
+        return None  # it has ended, and only waits to be waited for
     ppid, group, session, tty = (int(fields[i]) for i in (1, 2, 3, 4))
     given: Given = {
         "comm": head.partition("(")[2],
@@ -73,7 +75,8 @@ def picture(pid: int, tid: int) -> Snapshot | None:
             given[name] = place
     if (executable := _executable(directory / "exe")) is not None:
         given["executable"] = executable
-        given["argv"] = _arguments(directory / "cmdline")
+    if arguments := _arguments(directory / "cmdline"):  # empty for kernel threads
+        given["argv"] = arguments
     return Snapshot(
         time,
         Task(tid, _start(stat)),
