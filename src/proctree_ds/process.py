@@ -108,17 +108,6 @@ class Process(msgspec.Struct, gc=False, eq=False):
         return rare
 
     @property
-    def is_observed(self) -> bool:
-        """Whether any event was about it, or whether it is only known as somebody's parent."""
-        return (
-            self.fork is not None
-            or self.latest is not None
-            or self.exit is not None
-            or self.rare.leader_exits is not None
-            or self.ns_pid is not None
-        )
-
-    @property
     def is_root(self) -> bool:
         """Whether lineages end here because there is nothing above."""
         return self.rare.has_no_parent or (self.parent is None and self.tid == 1)
@@ -222,11 +211,6 @@ class Thread(msgspec.Struct, gc=False, eq=False):
         if self.versions is not None:
             return self.versions
         return [] if self.latest is None else [self.latest]
-
-    @property
-    def last_sign_of_life(self) -> int:
-        """The time of the latest event that showed it alive."""
-        return max(self.start, self.latest.time if self.latest else -1)
 
     @property
     def end(self) -> int:

@@ -275,8 +275,6 @@ class ProcessTree:
             if not pins and parent.ended != NEVER:
                 self.census.release(parent)
 
-    # --------------------------------------------------------------------- finding a task
-
     # ----------------------------------------------------------------------- forks, late or odd
 
     def _learn_fork(self, event: Fork) -> None:
@@ -421,8 +419,6 @@ class ProcessTree:
         self._descent.learn_parent(node, event.time, event.parent)
         if self._lifespans.learn_leader_exit(node, event):
             self._lifespans.settle(node)
-
-    # ------------------------------------------------------------- what follows from late facts
 
     # ------------------------------------------------------------------------ stream events
 

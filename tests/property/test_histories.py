@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proctree_ds import DataNotFound, DataSource, NotStartedYet, ProcessTree, entity_id
-from proctree_ds.model import Event, Task
+from proctree_ds.model import Event, Exec, Exit, Fork, Task
 
 from .kernel import Kernel, Proc
 
@@ -116,6 +116,23 @@ def test_in_order_gives_what_was_true(seed: int, steps: int) -> None:
     tree._check()
     assert tree.faults == {}
     check(DataSource(tree), kernel)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**48), steps=st.integers(1, 60))
+def test_the_short_way_and_the_long_way_agree(seed: int, steps: int) -> None:
+    kernel = Kernel(Random(seed))
+    kernel.run(steps)
+    short, long = ProcessTree(), ProcessTree()
+    long._handlers |= {Fork: long._learn_fork, Exec: long._learn_exec, Exit: long._learn_exit}
+    for tree in (short, long):
+        tree.apply_all(kernel.events)
+        tree._check()
+    one, other = DataSource(short), DataSource(long)
+    for time in {since for since, _ in kernel.worlds if since >= 100}:
+        for task in kernel.world_at(time):
+            answer = one.process(id_of(task), time).to_dict()
+            assert answer == other.process(id_of(task), time).to_dict()
 
 
 @settings(max_examples=150, deadline=None)

@@ -8,7 +8,6 @@ read of it stays unknown: other users' links, without the right to trace them, f
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -31,7 +30,6 @@ __all__ = ["picture", "pictures_missing_from"]
 
 _PROC: Final = Path("/proc")
 _DELETED: Final = " (deleted)"
-_STATUS_LINE: Final = re.compile(r"^(\w+):\t(.*)$", re.MULTILINE)
 _UNSET: Final = 0xFFFFFFFF
 
 
