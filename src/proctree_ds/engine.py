@@ -8,6 +8,7 @@ raise comes out of a method of the engine.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import islice
 from time import perf_counter_ns
@@ -291,7 +292,7 @@ class Engine:
 
     def _failed(self, runner: Runner, problem: BaseException) -> None:
         limits = self._limits
-        if isinstance(problem, KeyboardInterrupt):
+        if isinstance(problem, KeyboardInterrupt) and _may_be_a_key():
             raise problem
         if isinstance(problem, SignatureTimeout):
             runner.timeouts += 1
@@ -403,6 +404,11 @@ class Engine:
                 moment = self._view.tree.boot_time + time
                 self._last_time = max(moment, self._last_time or moment)
                 return
+
+
+def _may_be_a_key() -> bool:
+    """Whether Ctrl-C raises KeyboardInterrupt: where it is handled, only a signature does."""
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 _CALLERS: Final = frozenset(
