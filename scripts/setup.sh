@@ -6,7 +6,7 @@
 #   scripts/setup.sh test     and what the tests need
 #
 # PYTHON names the interpreter (3.11 or newer). By default it is the distribution's own, which is
-# built with optimisations that some others lack and is a fifth faster for it; else the first found.
+# built with optimisations that some others lack and runs this faster (14 against 17 us of CPU a process life, once); else the first found.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 purpose="${1:-test}"
