@@ -24,6 +24,7 @@ from proctree_ds.model import (
     Image,
     Loss,
     Namespaces,
+    Picture,
     Snapshot,
     State,
     Task,
@@ -145,7 +146,14 @@ references = _or_none(st.builds(Task, pids, _or_none(times)))
 origins = st.sampled_from(["event", "iterator", "procfs", "inferred"])
 
 events: SearchStrategy[Event] = st.one_of(
-    st.builds(Header, times, _or_none(texts), _or_none(texts)),
+    st.builds(
+        Header,
+        times,
+        _or_none(texts),
+        _or_none(texts),
+        _or_none(times),
+        st.lists(texts, max_size=3).map(tuple),
+    ),
     st.builds(
         Fork,
         time=times,
@@ -204,6 +212,7 @@ events: SearchStrategy[Event] = st.one_of(
         subreaper=_or_none(st.booleans()),
         origin=origins,
     ),
+    st.tuples(times, times).map(lambda drawn: Picture(max(drawn), min(drawn))),
     st.tuples(times, times, _or_none(times)).map(
         lambda drawn: Loss(max(drawn[:2]), min(drawn[:2]), drawn[2])
     ),

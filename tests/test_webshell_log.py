@@ -9,7 +9,18 @@ import pytest
 
 from proctree_ds.datasource import DataSource
 from proctree_ds.eventlog import read_events
-from proctree_ds.model import Event, Exec, Exit, Fork, Header, Loss, Snapshot, Task, entity_id
+from proctree_ds.model import (
+    Event,
+    Exec,
+    Exit,
+    Fork,
+    Header,
+    Loss,
+    Picture,
+    Snapshot,
+    Task,
+    entity_id,
+)
 from proctree_ds.tree import ProcessTree
 
 PHP = ["php-fpm8.2", "php-fpm8.2", "systemd"]
@@ -33,7 +44,7 @@ def test_it_opens_with_a_header_and_its_times_never_go_back(log: list[Event]) ->
 def test_every_task_that_is_named_was_introduced(log: list[Event]) -> None:
     known: set[Task] = set()
     for event in log:
-        if isinstance(event, Header | Loss):
+        if isinstance(event, Header | Loss | Picture):
             continue
         if isinstance(event, Fork | Snapshot):
             assert event.task not in known
@@ -47,7 +58,7 @@ def test_every_task_that_is_named_was_introduced(log: list[Event]) -> None:
 def test_nothing_happens_to_a_task_after_its_exit(log: list[Event]) -> None:
     gone: set[Task] = set()
     for event in log:
-        if not isinstance(event, Header | Loss):
+        if not isinstance(event, Header | Loss | Picture):
             assert event.task not in gone
         if isinstance(event, Exit):
             gone.add(event.task)

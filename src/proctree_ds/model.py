@@ -39,6 +39,7 @@ __all__ = [
     "Loss",
     "Namespaces",
     "Origin",
+    "Picture",
     "Snapshot",
     "State",
     "Task",
@@ -209,11 +210,18 @@ def merge(base: State, given: Given) -> State:
 
 
 class Header(msgspec.Struct, frozen=True, gc=False):
-    """Opens a stream: which host and boot, and the epoch ns of boot-clock zero."""
+    """Opens a stream: which host and boot, and the epoch ns of boot-clock zero.
+
+    `time` is when the capture began, None where nobody knows. `unfollowed` names the attributes
+    whose changes the source does not tell when they happen, but only with the next event of the
+    task that it is about.
+    """
 
     boot_time: int = 0
     host: str | None = None
     boot_id: str | None = None
+    time: int | None = None
+    unfollowed: tuple[str, ...] = ()
 
 
 class Fork(msgspec.Struct, frozen=True, gc=False):
@@ -297,6 +305,16 @@ class Snapshot(msgspec.Struct, frozen=True, gc=False):
     origin: Origin = "iterator"
 
 
+class Picture(msgspec.Struct, frozen=True, gc=False):
+    """A look at every task: who lived from `since` to `time` was told by a `Snapshot` meanwhile.
+
+    So a task that began before `since`, and of which nothing was seen from then on, has ended.
+    """
+
+    time: int
+    since: int
+
+
 class Loss(msgspec.Struct, frozen=True, gc=False):
     """`lost` events (None: unknown how many) between `since` and `time` never arrived."""
 
@@ -305,4 +323,4 @@ class Loss(msgspec.Struct, frozen=True, gc=False):
     lost: int | None = None
 
 
-Event = Header | Fork | Exec | Exit | Change | Snapshot | Loss
+Event = Header | Fork | Exec | Exit | Change | Snapshot | Picture | Loss

@@ -34,6 +34,7 @@ from proctree_ds.model import (
     Fork,
     Header,
     Loss,
+    Picture,
     Snapshot,
     State,
 )
@@ -88,6 +89,7 @@ class ProcessTree:
             Exit: self._exit,
             Change: self._change,
             Snapshot: self._snapshot,
+            Picture: self._picture,
             Loss: self._loss,
         }
 
@@ -426,6 +428,9 @@ class ProcessTree:
         self.boot_time = event.boot_time
         self.host = event.host
         self.boot_id = event.boot_id
+
+    def _picture(self, event: Picture) -> None:
+        """Nothing follows from a complete picture as yet."""
 
     def _loss(self, event: Loss) -> None:
         losses = self.losses

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
-from proctree_ds.model import Event, Exec, Exit, Fork, Header, Loss, Snapshot
+from proctree_ds.model import Event, Exec, Exit, Fork, Header, Loss, Picture, Snapshot
 from proctree_ds.sources import ebpf
 from proctree_ds.sources.ebpf import EbpfSource
 from proctree_ds.sources.ringbuf import Ring
@@ -96,7 +96,9 @@ def test_a_stop_from_another_thread_ends_a_sleeping_reader(victims: Path) -> Non
     reader.join()
     source.close()
     about = [
-        type(e) for e in events if not isinstance(e, (Header, Loss)) and e.task.tid == process.pid
+        type(e)
+        for e in events
+        if not isinstance(e, (Header, Loss, Picture)) and e.task.tid == process.pid
     ]
     assert [kind for kind in about if kind is not Snapshot] == [Fork, Exec, Exit]
 

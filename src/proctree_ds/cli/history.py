@@ -12,6 +12,7 @@ from proctree_ds.cli.options import TreeOptions
 from proctree_ds.cli.sources import open_live, open_replay
 from proctree_ds.datasource import DataSource
 from proctree_ds.errors import BeyondHorizon, DataNotFound, EventLogError
+from proctree_ds.model import Header
 from proctree_ds.tree import ProcessTree
 
 if TYPE_CHECKING:
@@ -100,4 +101,4 @@ def read_history(
 
 
 def _times(batch: Iterable[Event]) -> list[int]:
-    return [event.time for event in batch if hasattr(event, "time")]
+    return [event.time for event in batch if not isinstance(event, Header)]

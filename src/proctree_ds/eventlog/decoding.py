@@ -29,6 +29,7 @@ from proctree_ds.eventlog.schema import (
     HeaderLine,
     Line,
     LossLine,
+    PictureLine,
     SnapshotLine,
     TaskLine,
     TaskRefLine,
@@ -47,6 +48,7 @@ from proctree_ds.model import (
     Image,
     Loss,
     Namespaces,
+    Picture,
     Snapshot,
     State,
     Task,
@@ -185,7 +187,7 @@ def _task(line: TaskLine | TaskRefLine | None) -> Task | None:
 def _header(line: HeaderLine) -> Header:
     if line.version is not UNSET and line.version != VERSION:
         raise Unreadable("$.version", _wrong_version(line.version))
-    return Header(line.boot_time, line.host, line.boot_id)
+    return Header(line.boot_time, line.host, line.boot_id, line.time, line.unfollowed)
 
 
 def _fork(line: ForkLine) -> Fork:
@@ -263,6 +265,12 @@ def _snapshot(line: SnapshotLine) -> Snapshot:
     )
 
 
+def _picture(line: PictureLine) -> Picture:
+    if line.since > line.time:
+        raise Unreadable("$.since", "is later than time")
+    return Picture(line.time, line.since)
+
+
 def _loss(line: LossLine) -> Loss:
     if line.since > line.time:
         raise Unreadable("$.since", "is later than time")
@@ -276,5 +284,6 @@ _EVENT_OF: Final[dict[type[Any], Callable[[Any], Event]]] = {
     ChangeLine: _change,
     ExitLine: _exit,
     SnapshotLine: _snapshot,
+    PictureLine: _picture,
     LossLine: _loss,
 }

@@ -34,6 +34,7 @@ __all__ = [
     "Line",
     "LossLine",
     "NamespacesLine",
+    "PictureLine",
     "SnapshotLine",
     "TaskLine",
     "TaskRefLine",
@@ -204,6 +205,8 @@ class HeaderLine(_Line, frozen=True, tag="header"):
     host: str | None = None
     boot_id: str | None = None
     boot_time: Time = 0
+    time: Time | None = None
+    unfollowed: tuple[str, ...] = ()
 
 
 class ForkLine(_Attributes, frozen=True, tag="fork"):
@@ -268,6 +271,13 @@ class SnapshotLine(_Attributes, frozen=True, tag="snapshot"):
     source: Origin = "iterator"
 
 
+class PictureLine(_Line, frozen=True, tag="picture"):
+    """Whoever lived from `since` to `time` has a snapshot in between; all others have ended."""
+
+    time: Time
+    since: Time
+
+
 class LossLine(_Line, frozen=True, tag="loss"):
     """`lost` events between `since` and `time` never arrived; left out where nobody counted."""
 
@@ -276,7 +286,9 @@ class LossLine(_Line, frozen=True, tag="loss"):
     lost: Size | None = None
 
 
-Line = HeaderLine | ForkLine | ExecLine | ChangeLine | ExitLine | SnapshotLine | LossLine
+Line = (
+    HeaderLine | ForkLine | ExecLine | ChangeLine | ExitLine | SnapshotLine | PictureLine | LossLine
+)
 
 LINES: Final[tuple[type[_Line], ...]] = get_args(Line)
 LINE_TYPES: Final = tuple(str(line.__struct_config__.tag) for line in LINES)

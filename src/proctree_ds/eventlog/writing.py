@@ -31,6 +31,7 @@ from proctree_ds.eventlog.schema import (
     Line,
     LossLine,
     NamespacesLine,
+    PictureLine,
     SnapshotLine,
     TaskLine,
     TaskRefLine,
@@ -45,6 +46,7 @@ from proctree_ds.model import (
     Given,
     Header,
     Loss,
+    Picture,
     Snapshot,
     State,
     Task,
@@ -171,7 +173,9 @@ def _ref(task: Task | None) -> TaskRefLine | None:
 
 
 def _header(event: Header) -> Line:
-    return HeaderLine(VERSION, event.host, event.boot_id, event.boot_time)
+    return HeaderLine(
+        VERSION, event.host, event.boot_id, event.boot_time, event.time, event.unfollowed
+    )
 
 
 def _fork(event: Fork) -> Line:
@@ -245,6 +249,10 @@ def _snapshot(event: Snapshot) -> Line:
     )
 
 
+def _picture(event: Picture) -> Line:
+    return PictureLine(event.time, event.since)
+
+
 def _loss(event: Loss) -> Line:
     return LossLine(event.time, event.since, event.lost)
 
@@ -256,5 +264,6 @@ _LINE_OF: Final[dict[type[Any], Callable[[Any], Line]]] = {
     Change: _change,
     Exit: _exit,
     Snapshot: _snapshot,
+    Picture: _picture,
     Loss: _loss,
 }
