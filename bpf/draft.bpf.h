@@ -15,12 +15,14 @@ struct draft {
 		/* Never used: they keep the rest of the wire in BTF, where a test looks for it. */
 		struct pt_fork fork;
 		struct pt_exit exit;
+		struct pt_rename rename;
+		struct pt_change change;
 		struct pt_cgroup cgroup;
 		struct {
 			enum pt_kind kind;
 			enum pt_flag flag;
 			enum pt_file_flag file_flag;
-			enum pt_places_flag places_flag;
+			enum pt_directories_flag directories_flag;
 			enum pt_hierarchy hierarchy;
 		} numbers;
 	};

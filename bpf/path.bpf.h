@@ -183,13 +183,33 @@ static __always_inline void append_loader(struct draft *draft, __u32 slot,
 		bpf_find_vma(task, base, put_loader, &context, 0);
 }
 
+/* Where a task is: cwd and root. */
+static __always_inline void append_directories(struct draft *draft, __u32 slot,
+					       struct pt_directories *out, struct fs_struct *fs,
+					       __u32 *cuts)
+{
+	__u32 start = draft->used;
+
+	out->flags = PT_DIRECTORIES_KNOWN;
+	if (!APPEND_PATH(draft, &fs->pwd, slot)) {
+		out->flags |= PT_DIRECTORIES_CWD_CUT;
+		*cuts |= PT_CUT_CWD;
+	}
+	out->cwd_length = draft->used - start;
+	start = draft->used;
+	if (!APPEND_PATH(draft, &fs->root, slot)) {
+		out->flags |= PT_DIRECTORIES_ROOT_CUT;
+		*cuts |= PT_CUT_ROOT;
+	}
+	out->root_length = draft->used - start;
+}
+
 static __always_inline void append_places(struct draft *draft, __u32 slot,
 					  struct task_struct *task, struct mm_struct *mm)
 {
 	struct pt_places *places = &draft->exec.places;
 	struct fs_struct *fs = LOAD(task, fs);
 	struct file *file = LOAD(mm, exe_file);
-	__u32 start;
 
 	draft->used = 0;
 	draft->last_mount = 0;
@@ -198,21 +218,9 @@ static __always_inline void append_places(struct draft *draft, __u32 slot,
 		draft->exec.header.flags |= PT_CUT_EXECUTABLE;
 	if (mm)
 		append_loader(draft, slot, task, mm);
-	if (!fs)
-		return;
-	places->flags = PT_PLACES_KNOWN;
-	start = draft->used;
-	if (!APPEND_PATH(draft, &fs->pwd, slot)) {
-		places->flags |= PT_PLACES_CWD_CUT;
-		draft->exec.header.flags |= PT_CUT_CWD;
-	}
-	places->cwd_length = draft->used - start;
-	start = draft->used;
-	if (!APPEND_PATH(draft, &fs->root, slot)) {
-		places->flags |= PT_PLACES_ROOT_CUT;
-		draft->exec.header.flags |= PT_CUT_ROOT;
-	}
-	places->root_length = draft->used - start;
+	if (fs)
+		append_directories(draft, slot, &places->directories, fs,
+				   &draft->exec.header.flags);
 }
 
 #endif

@@ -13,6 +13,7 @@
 #include "draft.bpf.h"
 #include "path.bpf.h"
 #include "arguments.bpf.h"
+#include "told.bpf.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -21,6 +22,12 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 8 << 20);
 } events SEC(".maps");
+
+/* Changes have another, so that a flood of them leaves lifecycle events alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} changes SEC(".maps");
 
 /* Records that found no room, by enum pt_kind. Mapped by the reader: looking costs nothing. */
 struct {
@@ -91,6 +98,142 @@ static __always_inline __u64 announce_cgroup(struct task_struct *task, __u64 now
 	return id;
 }
 
+/* ------------------------------------------------------------------------------------ changes */
+
+/* Tells what `task`, named `name`, is like since `time`, and remembers its circumstances. */
+static __always_inline void tell_change(struct task_struct *task, __u64 time, __u64 name[2],
+					__u64 circumstances, __u32 flags)
+{
+	__u64 cgroup_id = announce_cgroup(task, time);
+	__u32 slot = event_slot(), size;
+	struct fs_struct *fs = LOAD(task, fs);
+	struct draft *draft = draft_of(slot);
+	struct pt_change *change;
+
+	if (!draft)
+		return;
+	/* The record ends where the data begins, so that both are one run of bytes. */
+	change = (void *)draft->data - sizeof(*change);
+	put_header(&change->header, PT_CHANGE, time);
+	put_identity(&change->identity, task);
+	__builtin_memcpy(change->comm, name, sizeof(change->comm));
+	put_context(&change->context, task, cgroup_id);
+	__builtin_memset(&change->directories, 0, sizeof(change->directories));
+	draft->used = 0;
+	draft->last_mount = 0;
+	if (LOAD_BIT(LOAD(task, signal), is_child_subreaper))
+		flags |= PT_SUBREAPER;
+	if (fs)
+		append_directories(draft, slot, &change->directories, fs, &flags);
+	change->header.flags = flags;
+	size = draft->used;
+	if (size > DATA_BYTES ||
+	    bpf_ringbuf_output(&changes, change, sizeof(*change) + size, 0))
+		count_lost(PT_CHANGE);
+	else
+		remember(task, circumstances);
+}
+
+static __always_inline void remember_as_it_is(struct task_struct *task)
+{
+	__u64 name[2];
+
+	LOAD_BYTES(name, task, comm);
+	remember(task, circumstances(task, name));
+}
+
+static __always_inline bool is_told(struct task_struct *task, __u64 circumstances)
+{
+	struct told *told = told_of(task);
+
+	return told && told->circumstances == circumstances && told->task == key_of(task);
+}
+
+/*
+ * Tells if the circumstances of `task` at `time` are not what was told last. Whatever no hook of
+ * its own tells comes to light here, at the next event of the task.
+ */
+static __always_inline void catch_up(struct task_struct *task, __u64 time)
+{
+	__u64 name[2], now;
+
+	LOAD_BYTES(name, task, comm);
+	now = circumstances(task, name);
+	if (!is_told(task, now))
+		tell_change(task, time, name, now, 0);
+}
+
+/* The same for the process of `task`, which has directories, session and subreaper flag. */
+static __always_inline void catch_up_both(struct task_struct *task, __u64 time)
+{
+	struct task_struct *leader = LOAD(task, group_leader);
+
+	if (leader != task)
+		catch_up(leader, time);
+	catch_up(task, time);
+}
+
+/* Before the name is set: __set_task_comm(), fs/exec.c, 6.18. An exec tells its name itself. */
+SEC("tp_btf/task_rename")
+int BPF_PROG(on_rename, struct task_struct *task, const char *comm)
+{
+	struct told *told = told_of(task);
+	__u64 time, now, old[2], name[2] = {};
+	struct pt_rename *rename;
+	__u32 flags = 0;
+
+	if (!told || LOAD_BIT(task, in_execve))
+		return 0;
+	LOAD_BYTES(old, task, comm);
+	bpf_probe_read_kernel_str(name, sizeof(name), comm);
+	if (name[0] == old[0] && name[1] == old[1])
+		return 0;
+	time = bpf_ktime_get_boot_ns();
+	if (told->second != (__u32)(time >> 30)) {
+		told->second = time >> 30;
+		told->renames = 0;
+	}
+	if (told->renames >= PT_RENAMES)	/* its next event tells, or its next rename later on */
+		return 0;
+	if (++told->renames == PT_RENAMES)
+		flags = PT_PACED;
+	now = circumstances(task, name);
+	if (!is_told(task, circumstances(task, old))) {
+		tell_change(task, time, name, now, flags);
+		return 0;
+	}
+	rename = bpf_ringbuf_reserve(&changes, sizeof(*rename), 0);
+	if (!rename) {
+		count_lost(PT_RENAME);
+		return 0;
+	}
+	put_header(&rename->header, PT_RENAME, time);
+	rename->header.flags = flags;
+	put_identity(&rename->identity, task);
+	__builtin_memcpy(rename->comm, name, sizeof(rename->comm));
+	bpf_ringbuf_submit(rename, 0);
+	remember(task, now);
+	return 0;
+}
+
+/* After the move; of a whole process it names the leader: cgroup_attach_task(), 6.18. */
+SEC("tp_btf/cgroup_attach_task")
+int BPF_PROG(on_cgroup_move, struct cgroup *to, const char *path, struct task_struct *task)
+{
+	catch_up(task, bpf_ktime_get_boot_ns());
+	return 0;
+}
+
+/* At the return of a system call that may have changed something of the caller. */
+SEC("tracepoint")
+int on_call(void *context)
+{
+	struct task_struct *task = bpf_get_current_task_btf();
+
+	catch_up_both(task, bpf_ktime_get_boot_ns());
+	return 0;
+}
+
 /* --------------------------------------------------------------------------------- fork, exit */
 
 SEC("tp_btf/sched_process_fork")
@@ -98,7 +241,16 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	__u64 cgroup_id = announce_cgroup(child, now);
-	struct pt_fork *fork = bpf_ringbuf_reserve(&events, sizeof(*fork), 0);
+	__u64 name[2], born;
+	struct pt_fork *fork;
+
+	/* A child that is as its creator was told to be shows that nothing has changed meanwhile. */
+	LOAD_BYTES(name, child, comm);
+	born = circumstances(child, name);
+	/* What the creator is like now, it was when the call began: the child is born of that. */
+	if (!is_told(parent, born) || LOAD(parent, group_leader) != parent)
+		catch_up_both(parent, LOAD(child, start_boottime) - 1);
+	fork = bpf_ringbuf_reserve(&events, sizeof(*fork), 0);
 
 	if (!fork) {
 		count_lost(PT_FORK);
@@ -110,20 +262,24 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	LOAD_BYTES(fork->comm, child, comm);
 	put_context(&fork->context, child, cgroup_id);
 	bpf_ringbuf_submit(fork, 0);
+	remember(child, born);
 	return 0;
 }
 
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_exit, struct task_struct *task)
 {
-	struct pt_exit *exit = bpf_ringbuf_reserve(&events, sizeof(*exit), 0);
+	__u64 now = bpf_ktime_get_boot_ns();
 	struct signal_struct *signal = LOAD(task, signal);
+	struct pt_exit *exit;
 
+	catch_up(task, now);
+	exit = bpf_ringbuf_reserve(&events, sizeof(*exit), 0);
 	if (!exit) {
 		count_lost(PT_EXIT);
 		return 0;
 	}
-	put_header(&exit->header, PT_EXIT, bpf_ktime_get_boot_ns());
+	put_header(&exit->header, PT_EXIT, now);
 	put_identity(&exit->identity, task);
 	exit->zero = 0;
 	/* do_exit() has lowered signal->live before it comes here, kernel/exit.c, 6.18. */
@@ -179,6 +335,8 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	if (size > DATA_BYTES ||
 	    bpf_ringbuf_output(&events, draft, sizeof(draft->exec) + size, 0))
 		count_lost(PT_EXEC);
+	else
+		remember_as_it_is(task);
 	return 0;
 }
 
@@ -230,6 +388,7 @@ static __always_inline int picture(struct bpf_iter__task *context, bool may_slee
 	/* Where its buffer is full, the iterator comes back to the same task with an empty one. */
 	if (size <= DATA_BYTES)
 		bpf_seq_write(context->meta->seq, draft, sizeof(draft->exec) + size);
+	remember_as_it_is(task);
 	return 0;
 }
 

@@ -13,7 +13,7 @@
 #pragma clang diagnostic push
 #pragma clang diagnostic error "-Wpadded"
 
-#define PT_WIRE_VERSION 1
+#define PT_WIRE_VERSION 2
 
 /* Limits of what one record carries. What was cut is flagged, see enum pt_flag. */
 #define PT_COMM_BYTES 16
@@ -28,6 +28,8 @@
 #define PT_ENV_NAMES 16
 #define PT_ENV_NAME_WORDS 4		/* a name and its '=' in 8-byte words */
 #define PT_REAPER_DEPTH 64		/* ancestors searched for a subreaper */
+#define PT_TOLD_TASKS 65536		/* tasks whose circumstances are remembered, by tid */
+#define PT_RENAMES 64			/* of one task that are told in 2^30 ns */
 
 enum pt_kind {
 	PT_FORK = 1,
@@ -35,7 +37,9 @@ enum pt_kind {
 	PT_EXIT = 3,
 	PT_SNAPSHOT = 4,		/* from the task iterator, laid out as PT_EXEC */
 	PT_CGROUP = 5,			/* the path of a cgroup id, before its first use */
-	PT_KINDS = 6,
+	PT_RENAME = 6,			/* a task changed its name */
+	PT_CHANGE = 7,			/* a task's circumstances are not what was told last */
+	PT_KINDS = 8,
 };
 
 /* What was cut is told twice: here for whoever counts, and next to the path for whoever reads. */
@@ -54,6 +58,7 @@ enum pt_flag {
 	PT_GROUP_EXIT = 1 << 11,	/* the last thread of its process */
 	PT_SUBREAPER = 1 << 12,
 	PT_KERNEL_THREAD = 1 << 13,
+	PT_PACED = 1 << 14,		/* no more renames of this task are told in these 2^30 ns */
 };
 
 enum pt_file_flag {
@@ -65,10 +70,10 @@ enum pt_file_flag {
 	PT_FILE_CUT = 1 << 5,		/* the path lost its beginning */
 };
 
-enum pt_places_flag {
-	PT_PLACES_KNOWN = 1 << 0,	/* cwd and root were there: the task is not dying */
-	PT_PLACES_CWD_CUT = 1 << 1,
-	PT_PLACES_ROOT_CUT = 1 << 2,
+enum pt_directories_flag {
+	PT_DIRECTORIES_KNOWN = 1 << 0,	/* cwd and root were there: the task is not dying */
+	PT_DIRECTORIES_CWD_CUT = 1 << 1,
+	PT_DIRECTORIES_ROOT_CUT = 1 << 2,
 };
 
 struct pt_header {
@@ -137,6 +142,14 @@ struct pt_file {
 	__u32 path_length;
 };
 
+/* cwd and root: their path bytes follow the record, see pt_places. */
+struct pt_directories {
+	__u32 cwd_length;
+	__u32 root_length;
+	__u32 flags;			/* enum pt_directories_flag */
+	__u32 zero;
+};
+
 /*
  * Followed by the path bytes of executable, interpreter, cwd and root, in this order. A path is
  * its components leaf first, each with its NUL; no component is "/". As with pt_context, readers
@@ -145,10 +158,7 @@ struct pt_file {
 struct pt_places {
 	struct pt_file executable;
 	struct pt_file interpreter;
-	__u32 cwd_length;
-	__u32 root_length;
-	__u32 flags;			/* enum pt_places_flag */
-	__u32 zero;
+	struct pt_directories directories;
 };
 
 struct pt_fork {
@@ -182,6 +192,21 @@ struct pt_exit {
 	__u32 zero;
 };
 
+struct pt_rename {
+	struct pt_header header;
+	struct pt_identity identity;
+	char comm[PT_COMM_BYTES];
+};
+
+/* Everything but the image. Followed by the path bytes of cwd and root. */
+struct pt_change {
+	struct pt_header header;
+	struct pt_identity identity;
+	char comm[PT_COMM_BYTES];
+	struct pt_context context;
+	struct pt_directories directories;
+};
+
 /* Followed by path_length bytes, leaf first. */
 struct pt_cgroup {
 	struct pt_header header;
@@ -211,6 +236,7 @@ struct pt_config {
 	__u32 hierarchy;		/* enum pt_hierarchy */
 	__u32 env_name_count;
 	__u64 env_letters;		/* 1 << PT_LETTERS() of every name */
+	__u64 secret;			/* so that nobody can choose circumstances that look the same */
 	struct pt_variable env_names[PT_ENV_NAMES];
 };
 

@@ -93,6 +93,12 @@ static __always_inline __u32 tty_of(struct signal_struct *signal)
 	return LOAD(driver, major) << 20 | (LOAD(driver, minor_start) + LOAD(tty, index));
 }
 
+/* task_struct::loginuid needs CONFIG_AUDIT. */
+static __always_inline __u32 login_uid_of(struct task_struct *task)
+{
+	return bpf_core_field_exists(task->loginuid) ? LOAD(task, loginuid.val) : 0xffffffff;
+}
+
 const volatile struct pt_config config = {};
 
 static __always_inline struct cgroup *subsystem_cgroup(struct css_set *set, __u64 index)
@@ -147,11 +153,7 @@ static __always_inline void put_context(struct pt_context *out, struct task_stru
 	out->session_id = LOAD(LOAD(signal, pids[PIDTYPE_SID]), numbers[0].nr);
 	out->process_group = LOAD(LOAD(signal, pids[PIDTYPE_PGID]), numbers[0].nr);
 	out->tty = tty_of(signal);
-	/* task_struct::loginuid needs CONFIG_AUDIT. */
-	if (bpf_core_field_exists(task->loginuid))
-		out->login_uid = LOAD(task, loginuid.val);
-	else
-		out->login_uid = 0xffffffff;
+	out->login_uid = login_uid_of(task);
 	out->cgroup_id = cgroup_id;
 	inode = LOAD(LOAD(pid, numbers[0].ns), ns.inum);
 	barrier_var(inode);

@@ -184,6 +184,7 @@ struct hlist_bl_node {
 struct inode;
 
 struct dentry {
+	struct inode *d_inode;
 	struct hlist_bl_node d_hash;
 	struct dentry *d_parent;
 	struct qstr d_name;
@@ -298,6 +299,8 @@ struct css_set {
 
 struct task_struct {
 	unsigned int flags;
+	unsigned int in_execve : 1;
+
 	struct mm_struct *mm;
 	int exit_code;
 	int pid;

@@ -198,6 +198,7 @@ events: SearchStrategy[Event] = st.one_of(
         leader=references,
         parent=references,
         subreaper=_or_none(st.booleans()),
+        untold_until=_or_none(times),
     ),
     st.builds(
         Snapshot,

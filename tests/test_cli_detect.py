@@ -354,14 +354,14 @@ def test_a_compressed_log_that_is_cut(tmp_path: Path) -> None:
 def test_no_kernel_programs_and_no_kernel_types(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proctree_ds.sources.ebpf._KERNEL_BTF", tmp_path / "no-btf")
+    monkeypatch.setattr("proctree_ds.sources.programs._KERNEL_BTF", tmp_path / "no-btf")
     compiled = tmp_path / "proctree.bpf.o"
     compiled.touch()
-    monkeypatch.setattr("proctree_ds.sources.ebpf._OBJECT", compiled)
+    monkeypatch.setattr("proctree_ds.sources.programs._OBJECT", compiled)
     result = detect()
     assert "CONFIG_DEBUG_INFO_BTF" in result.stderr
     assert result.exit_code == 1
-    monkeypatch.setattr("proctree_ds.sources.ebpf._OBJECT", tmp_path / "missing.o")
+    monkeypatch.setattr("proctree_ds.sources.programs._OBJECT", tmp_path / "missing.o")
     result = detect()
     assert "compiled kernel programs are missing" in result.stderr
     assert result.exit_code == 1

@@ -17,7 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proctree_ds import wire_layout as wire
-from proctree_ds.model import Capabilities, Exec, Exit, Fork, Namespaces, Snapshot, State, Task
+from proctree_ds.model import (
+    Capabilities,
+    Change,
+    Exec,
+    Exit,
+    Fork,
+    Namespaces,
+    Snapshot,
+    State,
+    Task,
+)
 from proctree_ds.wire import Decoder, tty_name
 from proctree_ds.wire_layout import first_word
 
@@ -101,6 +111,18 @@ def execute(
 
 def cgroup(cgroup_id: int, path: bytes) -> bytes:
     return head(wire.CGROUP) + Struct("=QII").pack(cgroup_id, len(path), 0) + path
+
+
+def rename(comm: bytes, flags: int = 0, **options: tuple[int, int]) -> bytes:
+    return head(wire.RENAME, flags) + identity(**options) + comm.ljust(16, b"\0")
+
+
+def change(
+    cwd: bytes = b"d\0", root: bytes = b"", flags: int = 0, known: int = 1, uid: int = 1
+) -> bytes:
+    directories = Struct("=IIII").pack(len(cwd), len(root), known, 0)
+    start = head(wire.CHANGE, flags) + identity() + b"me".ljust(16, b"\0") + context(uid)
+    return start + directories + cwd + root
 
 
 def decoded(record: bytes, decoder: Decoder | None = None) -> object:
@@ -351,7 +373,36 @@ def test_a_record_of_the_wrong_length(record: bytes, change: int) -> None:
     assert decoder.malformed == 1
 
 
-@pytest.mark.parametrize(("kind", "version"), [(0, 1), (6, 1), (77, 1), (1, 0), (1, 2), (2, 999)])
+def test_a_rename_states_the_name_alone() -> None:
+    event = decoded(rename(b"new"))
+    assert event == Change(5000, Task(77, 1000), {"comm": "new"})
+    paced = decoded(rename(b"new", wire.PACED, who=THREAD))
+    assert paced == Change(
+        5000, Task(41, 600), {"comm": "new"}, leader=Task(77, 1000), untold_until=1 << 30
+    )
+
+
+def test_a_change_states_everything_but_the_image() -> None:
+    decoder = Decoder()
+    event = decoded(change(cwd=b"b\0a\0", uid=1000), decoder)
+    assert isinstance(event, Change)
+    assert event.given.keys() == {"comm", "context", "cwd", "root"}
+    assert (event.given["comm"], event.given["cwd"], event.given["root"]) == ("me", "/a/b", "/")
+    assert event.given["context"].uid == 1000
+    assert (event.subreaper, event.parent) == (None, Task(40, 500))
+    dying = decoded(change(cwd=b"", known=0), decoder)
+    assert isinstance(dying, Change)
+    assert dying.given.keys() == {"comm", "context"}
+
+
+def test_the_subreaper_flag_of_those_who_never_had_it_is_not_spoken_of() -> None:
+    decoder = Decoder(limit=16)
+    flags = [0, wire.SUBREAPER, 0]
+    told = [decoded(change(flags=flag), decoder) for flag in flags]
+    assert [event.subreaper for event in told if isinstance(event, Change)] == [None, True, False]
+
+
+@pytest.mark.parametrize(("kind", "version"), [(0, 2), (8, 2), (77, 2), (1, 0), (1, 1), (2, 999)])
 def test_a_kind_or_version_that_is_not_known(kind: int, version: int) -> None:
     decoder = Decoder()
     record = wire.HEADER.pack(kind, version, 0, 0) + fork()[wire.HEADER.size :]
@@ -384,6 +435,8 @@ def test_no_damage_to_a_good_record_makes_a_decoder_raise() -> None:
         cgroup(4, b"a\0b\0"),
         execute(interpreter=b"i\0", cwd=b"c\0", script=b"s\0", env=b"A=\xff\0", flags=0xFFFF),
         execute(kind=wire.SNAPSHOT, cgroup=b"g\0"),
+        rename(b"n"),
+        change(root=b"r\0"),
     )
     decoder = Decoder(limit=64)
     for record, _ in itertools.product(good, range(3000)):
@@ -464,10 +517,13 @@ def btf() -> Btf:
         ("pt_task", wire.TASK),
         ("pt_context", wire.CONTEXT),
         ("pt_file", wire.FILE),
+        ("pt_directories", wire.DIRECTORIES),
         ("pt_places", wire.PLACES),
         ("pt_fork", wire.FORK_RECORD),
         ("pt_exec", wire.EXEC_RECORD),
         ("pt_exit", wire.EXIT_RECORD),
+        ("pt_rename", wire.RENAME_RECORD),
+        ("pt_change", wire.CHANGE_RECORD),
         ("pt_cgroup", wire.CGROUP_RECORD),
     ],
 )
@@ -479,7 +535,7 @@ def test_every_field_is_where_the_object_has_it(btf: Btf, name: str, layout: Str
     for member, at in offsets.items():
         assert at in starts, f"{name}.{member} at {at}"
         inner.add(at)
-    if name not in ("pt_fork", "pt_exec", "pt_exit", "pt_cgroup"):
+    if name in ("pt_header", "pt_task", "pt_context", "pt_file", "pt_directories", "pt_places"):
         assert starts - {size} == inner
 
 
@@ -520,10 +576,12 @@ def test_kinds_and_flags(btf: Btf) -> None:
         assert btf.enumerators[f"PT_CUT_{name.upper()}"] == 1 << bit
     checked = 0
     for name, value in vars(wire).items():
-        if name.startswith(("FILE_", "PLACES_", "HAS_", "CUT_")) and isinstance(value, int):
+        if name.startswith(("FILE_", "DIRECTORIES_", "HAS_", "CUT_")) and type(value) is int:
             if name != "CUT_ANY":
                 assert btf.enumerators[f"PT_{name}"] == value
                 checked += 1
-    assert checked == 15
-    for name in ("GROUP_EXIT", "SUBREAPER", "KERNEL_THREAD"):
+    assert checked == 13
+    for name in ("GROUP_EXIT", "SUBREAPER", "KERNEL_THREAD", "PACED"):
         assert btf.enumerators[f"PT_{name}"] == vars(wire)[name]
+    for name in ("CWD_CUT", "ROOT_CUT"):
+        assert btf.enumerators[f"PT_DIRECTORIES_{name}"] == vars(wire)[name]

@@ -280,7 +280,10 @@ class Exit(msgspec.Struct, frozen=True, gc=False):
 
 
 class Change(msgspec.Struct, frozen=True, gc=False):
-    """Attributes of a living task changed between its fork, execs and exit."""
+    """Attributes of a living task changed between its fork, execs and exit.
+
+    `untold_until`: it changes so often that what comes after this one is not told until then.
+    """
 
     time: int
     task: Task
@@ -288,6 +291,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     leader: Task | None = None
     parent: Task | None = None
     subreaper: bool | None = None
+    untold_until: int | None = None
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):

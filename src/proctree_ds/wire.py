@@ -18,6 +18,7 @@ from typing import Final, TypeVar
 from proctree_ds.containers import container_id
 from proctree_ds.model import (
     Capabilities,
+    Change,
     Context,
     Event,
     Exec,
@@ -38,12 +39,18 @@ from proctree_ds.wire_layout import (
     CGROUP_ID,
     CGROUP_ID_AT,
     CGROUP_RECORD,
+    CHANGE,
+    CHANGE_BYTES,
+    CHANGE_RECORD,
     CONTEXT,
     CUT_ANY,
     CUT_ARGV,
     CUT_CGROUP,
     CUT_ENV,
     CUT_NAMES,
+    CWD_CUT,
+    DIRECTORIES,
+    DIRECTORIES_KNOWN,
     EXEC,
     EXEC_BYTES,
     EXEC_RECORD,
@@ -68,12 +75,14 @@ from proctree_ds.wire_layout import (
     KERNEL_THREAD,
     NAMESPACES,
     NAMESPACES_AT,
+    PACE_BITS,
+    PACED,
     PATH_LENGTH,
     PATH_LENGTH_AT,
     PLACES,
-    PLACES_CWD_CUT,
-    PLACES_KNOWN,
-    PLACES_ROOT_CUT,
+    RENAME,
+    RENAME_RECORD,
+    ROOT_CUT,
     SNAPSHOT,
     SUBREAPER,
     TASK,
@@ -93,6 +102,9 @@ _NO_ID: Final = 0xFFFFFFFF
 
 Buffer = bytes | mmap
 """What records are decoded from: slices of it must be `bytes`."""
+
+Directories = tuple[str | None, str | None]
+"""cwd and root."""
 
 Places = tuple[FileInfo | None, FileInfo | None, str | None, str | None]
 """Executable, interpreter, cwd, root."""
@@ -201,11 +213,13 @@ class Decoder:
         self._comms = _Shared(_comm, limit)
         self._contexts = _Shared(self._context, limit)
         self._places = _Shared(self._place, limit // 4)
+        self._directories = _Shared(self._directory_pair, limit // 4)
         self._files = _Shared(self._file, limit // 4)
         self._paths = _Shared(_path, limit // 4)
         self._envs = _Shared(_env, limit // 16)
         self._capabilities = _Shared(lambda raw: Capabilities(*CAPABILITIES.unpack(raw)), limit)
         self._namespaces = _Shared(_namespaces, limit)
+        self._subreapers = _Shared(lambda raw: True, limit)
         self._cgroups: OrderedDict[int, tuple[str | None, str | None]] = OrderedDict()
         self._cgroup_limit = limit
         self.decoders: Final[dict[int, Callable[[Buffer, int, int], Event | None]]] = {
@@ -214,6 +228,8 @@ class Decoder:
             first_word(EXIT): self.exit,
             first_word(SNAPSHOT): self.snapshot,
             first_word(CGROUP): self.cgroup,
+            first_word(RENAME): self.rename,
+            first_word(CHANGE): self.change,
         }
 
     def decode(self, buffer: Buffer, offset: int, length: int) -> Event | None:
@@ -400,7 +416,58 @@ class Decoder:
             None,
             ns_tid,
             ns_pid,
-            flags & SUBREAPER != 0,
+            self._subreaper(raw_task, flags),
+        )
+
+    def rename(self, buffer: Buffer, offset: int, length: int) -> Change | None:
+        """task_rename: the name alone."""
+        if length != RENAME_RECORD.size:
+            self.malformed += 1
+            return None
+        _, _, flags, time, task, leader, _, _, _, comm = RENAME_RECORD.unpack_from(buffer, offset)
+        who = self._tasks[task]
+        if who is None:
+            self.malformed += 1
+            return None
+        return Change(
+            time,
+            who,
+            {"comm": self._comms[comm]},
+            None if leader == task else self._tasks[leader],
+            untold_until=_end_of_pace(time) if flags & PACED else None,
+        )
+
+    def change(self, buffer: Buffer, offset: int, length: int) -> Change | None:
+        """Everything but the image of a task that is not what it was when it was last told."""
+        if length < CHANGE_BYTES:
+            self.malformed += 1
+            return None
+        _, _, flags, time, task, leader, parent, _, _, comm, context, directories = (
+            CHANGE_RECORD.unpack_from(buffer, offset)
+        )
+        cwd_length, root_length, _, _ = DIRECTORIES.unpack(directories)
+        paths_at = offset + CHANGE_BYTES
+        end = paths_at + cwd_length + root_length
+        who = self._tasks[task]
+        if end != offset + length or who is None:
+            self.malformed += 1
+            return None
+        if flags & CUT_ANY:
+            self._count_cuts(flags)
+        given: Given = {"comm": self._comms[comm], "context": self._contexts[context]}
+        cwd, root = self._directories[directories + buffer[paths_at:end]]
+        if cwd is not None:
+            given["cwd"] = cwd
+        if root is not None:
+            given["root"] = root
+        return Change(
+            time,
+            who,
+            given,
+            None if leader == task else self._tasks[leader],
+            self._tasks[parent] or _IDLE,
+            self._subreaper(leader, flags),
+            _end_of_pace(time) if flags & PACED else None,
         )
 
     def cgroup(self, buffer: Buffer, offset: int, length: int) -> None:
@@ -420,6 +487,13 @@ class Decoder:
         return
 
     # ------------------------------------------------------------------------ what is shared
+
+    def _subreaper(self, leader: bytes, flags: int) -> bool | None:
+        """The flag of a process; None for the many that never had it, of whom nothing is kept."""
+        known = self._subreapers
+        if flags & SUBREAPER:
+            return known[leader]
+        return False if leader in known or known.emptied else None
 
     def _count_cuts(self, flags: int) -> None:
         for bit, name in enumerate(CUT_NAMES):
@@ -463,19 +537,24 @@ class Decoder:
         )
 
     def _place(self, raw: bytes) -> Places:
-        executable, interpreter, cwd_length, root_length, flags, _ = PLACES.unpack_from(raw)
+        executable, interpreter, directories = PLACES.unpack_from(raw)
         at = PLACES.size
         files = []
         for file in executable, interpreter:
             end = at + PATH_LENGTH.unpack_from(file, PATH_LENGTH_AT)[0]
             files.append(self._files[file + raw[at:end]])
             at = end
-        if not flags & PLACES_KNOWN:
-            return files[0], files[1], None, None
-        cwd = None if flags & PLACES_CWD_CUT else self._paths[raw[at : at + cwd_length]]
-        at += cwd_length
-        root = None if flags & PLACES_ROOT_CUT else self._paths[raw[at : at + root_length]]
+        cwd, root = self._directories[directories + raw[at:]]
         return files[0], files[1], cwd, root
+
+    def _directory_pair(self, raw: bytes) -> Directories:
+        cwd_length, root_length, flags, _ = DIRECTORIES.unpack_from(raw)
+        if not flags & DIRECTORIES_KNOWN:
+            return None, None
+        root_at = DIRECTORIES.size + cwd_length
+        cwd = None if flags & CWD_CUT else self._paths[raw[DIRECTORIES.size : root_at]]
+        root = None if flags & ROOT_CUT else self._paths[raw[root_at : root_at + root_length]]
+        return cwd, root
 
     def _file(self, raw: bytes) -> FileInfo | None:
         (
@@ -502,6 +581,11 @@ class Decoder:
             is_deleted=flags & FILE_DELETED != 0,
             on_upper_layer=None if flags & FILE_LAYER_UNKNOWN else flags & FILE_UPPER != 0,
         )
+
+
+def _end_of_pace(time: int) -> int:
+    """When renames are told again of a task that made too many."""
+    return (time >> PACE_BITS) + 1 << PACE_BITS
 
 
 def _namespaces(raw: bytes) -> Namespaces:

@@ -9,16 +9,18 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final
 
-VERSION: Final = 1
+VERSION: Final = 2
 """PT_WIRE_VERSION. Raised when an offset, a size or a meaning changes."""
 
-FORK, EXEC, EXIT, SNAPSHOT, CGROUP = range(1, 6)
+FORK, EXEC, EXIT, SNAPSHOT, CGROUP, RENAME, CHANGE = range(1, 8)
 KIND_NAMES: Final = {
     FORK: "fork",
     EXEC: "exec",
     EXIT: "exit",
     SNAPSHOT: "snapshot",
     CGROUP: "cgroup",
+    RENAME: "rename",
+    CHANGE: "change",
 }
 
 # enum pt_flag
@@ -43,17 +45,18 @@ HAS_SCRIPT: Final = 1 << 10
 GROUP_EXIT: Final = 1 << 11
 SUBREAPER: Final = 1 << 12
 KERNEL_THREAD: Final = 1 << 13
+PACED: Final = 1 << 14
 
-# enum pt_file_flag, enum pt_places_flag
+# enum pt_file_flag, enum pt_directories_flag
 FILE_PRESENT: Final = 1 << 0
 FILE_MEMFD: Final = 1 << 1
 FILE_DELETED: Final = 1 << 2
 FILE_UPPER: Final = 1 << 3
 FILE_LAYER_UNKNOWN: Final = 1 << 4
 FILE_CUT: Final = 1 << 5
-PLACES_KNOWN: Final = 1 << 0
-PLACES_CWD_CUT: Final = 1 << 1
-PLACES_ROOT_CUT: Final = 1 << 2
+DIRECTORIES_KNOWN: Final = 1 << 0
+CWD_CUT: Final = 1 << 1
+ROOT_CUT: Final = 1 << 2
 
 _HEADER: Final = "=HHIQ"
 IDENTITY: Final = "16s16s16sII"
@@ -61,15 +64,19 @@ HEADER: Final = Struct(_HEADER)
 TASK: Final = Struct("=QII")
 CONTEXT: Final = Struct("=6I5Q4IQ8I")
 FILE: Final = Struct("=QQqqIIIIII")
-PLACES: Final = Struct(f"={FILE.size}s{FILE.size}sIIII")
+DIRECTORIES: Final = Struct("=IIII")
+PLACES: Final = Struct(f"={FILE.size}s{FILE.size}s{DIRECTORIES.size}s")
 FORK_RECORD: Final = Struct(f"{_HEADER}{IDENTITY}16s16s{CONTEXT.size}s")
 EXEC_RECORD: Final = Struct(f"{_HEADER}{IDENTITY}16s{CONTEXT.size}s6I{PLACES.size}s")
 EXIT_RECORD: Final = Struct(f"{_HEADER}{IDENTITY}16sII")
+RENAME_RECORD: Final = Struct(f"{_HEADER}{IDENTITY}16s")
+CHANGE_RECORD: Final = Struct(f"{_HEADER}{IDENTITY}16s{CONTEXT.size}s{DIRECTORIES.size}s")
 CGROUP_RECORD: Final = Struct(f"{_HEADER}QII")
 
 FORK_BYTES: Final = FORK_RECORD.size
 EXEC_BYTES: Final = EXEC_RECORD.size
 EXIT_BYTES: Final = EXIT_RECORD.size
+CHANGE_BYTES: Final = CHANGE_RECORD.size
 
 # Parts that are read on their own.
 WORD: Final = Struct("=I")
@@ -81,6 +88,10 @@ NAMESPACES: Final = Struct("=8I")
 NAMESPACES_AT: Final = slice(88, 120)
 PATH_LENGTH: Final = Struct("=I")
 PATH_LENGTH_AT: Final = 52
+
+
+PACE_BITS: Final = 30
+"""Renames of one task are counted in windows of 2 to the power of this many ns."""
 
 
 def first_word(kind: int, version: int = VERSION) -> int:

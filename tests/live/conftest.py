@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,6 +43,18 @@ def live() -> None:
         if wish == "require":
             pytest.fail(f"PROCTREE_LIVE=require, but {error}")
         pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def tracefs() -> Iterator[None]:
+    """The file system that names the tracepoints of system calls, mounted where it is not."""
+    place = Path("/sys/kernel/tracing")
+    if (place / "events").is_dir():
+        yield
+        return
+    subprocess.run(["mount", "-t", "tracefs", "none", place], check=True)
+    yield
+    subprocess.run(["umount", place], check=True)
 
 
 @pytest.fixture(scope="session")

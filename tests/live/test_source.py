@@ -12,7 +12,7 @@ import pytest
 
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
 from proctree_ds.model import Event, Exec, Exit, Fork, Header, Loss, Picture, Snapshot
-from proctree_ds.sources import ebpf
+from proctree_ds.sources import ebpf, programs
 from proctree_ds.sources.ebpf import EbpfSource
 from proctree_ds.sources.ringbuf import Ring
 
@@ -34,7 +34,11 @@ def test_the_first_batch_is_the_picture(capture: Capture, victims: Path) -> None
     assert header.host == os.uname().nodename
     seconds = int(Path("/proc/stat").read_text().partition("btime ")[2].split()[0])
     assert abs(header.boot_time // 1_000_000_000 - seconds) <= 1
-    assert all(isinstance(event, Snapshot) for event in first[1:])
+    *tasks, complete = first[1:]
+    assert all(isinstance(event, Snapshot) for event in tasks)
+    assert isinstance(complete, Picture)
+    assert header.time is not None
+    assert header.time < complete.since < complete.time
     assert os.getpid() in {event.task.tid for event in first[1:] if isinstance(event, Snapshot)}
 
 
@@ -44,8 +48,8 @@ def test_the_picture_of_a_kernel_whose_iterator_may_not_sleep(
     """Arguments and environment then come from /proc, and say the same."""
     monkeypatch.setenv("SSH_TTY", "/dev/pts/9")
     pictures = []
-    for programs in (("picture_sleeping",), ("picture_plain",)):
-        monkeypatch.setattr(ebpf, "_PICTURE_PROGRAMS", programs)
+    for chosen in (("picture_sleeping",), ("picture_plain",)):
+        monkeypatch.setattr(programs, "_PICTURES", chosen)
         process = subprocess.Popen(["/bin/sleep", "1000"], stdin=subprocess.PIPE)
         try:
             source = EbpfSource()

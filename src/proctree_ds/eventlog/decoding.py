@@ -232,6 +232,7 @@ def _change(line: ChangeLine) -> Change:
         _task(line.leader),
         _task(line.parent),
         line.subreaper,
+        line.untold_until,
     )
 
 

@@ -240,6 +240,7 @@ class ChangeLine(_Attributes, frozen=True, tag="change"):
     leader: TaskRefLine | None = None
     parent: TaskRefLine | None = None
     subreaper: bool | None = None
+    untold_until: Time | None = None
 
 
 class ExitLine(_Line, frozen=True, tag="exit"):

@@ -215,6 +215,7 @@ def _change(event: Change) -> Line:
         leader=_ref(event.leader),
         parent=_ref(event.parent),
         subreaper=event.subreaper,
+        untold_until=event.untold_until,
         **_attributes(event.given),
     )
 

@@ -29,6 +29,7 @@ _POINTERS: Final[dict[str, tuple[Any, ...]]] = {
     "bpf_object__find_map_by_name": (ctypes.c_void_p, ctypes.c_char_p),
     "bpf_map__initial_value": (ctypes.c_void_p, ctypes.c_void_p),
     "bpf_program__attach": (ctypes.c_void_p,),
+    "bpf_program__attach_tracepoint": (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p),
     "bpf_program__attach_iter": (ctypes.c_void_p, ctypes.c_void_p),
 }
 _NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
@@ -206,9 +207,21 @@ class BpfObject:
             f"attach {program}", "bpf_program__attach", self._program(program)
         )
 
-    def detach(self, program: str) -> None:
-        """Undo `attach`; once is enough."""
-        link = self._links.pop(program, None)
+    def attach_tracepoint(self, program: str, category: str, name: str) -> str:
+        """Attach a program to a tracepoint, beside others it may have. Returns what to detach."""
+        key = f"{program}:{category}:{name}"
+        self._links[key] = self._library.pointer(
+            f"attach {key}",
+            "bpf_program__attach_tracepoint",
+            self._program(program),
+            category.encode(),
+            name.encode(),
+        )
+        return key
+
+    def detach(self, name: str) -> None:
+        """Undo `attach` of a program, or `attach_tracepoint`; once is enough."""
+        link = self._links.pop(name, None)
         if link is not None:
             self._library.functions.bpf_link__destroy(link)
 

@@ -8,9 +8,11 @@ read of it stays unknown: other users' links, without the right to trace them, f
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from proctree_ds.clock import boot_now
 from proctree_ds.containers import container_id
@@ -26,7 +28,7 @@ from proctree_ds.model import (
 )
 from proctree_ds.wire import tty_name
 
-__all__ = ["picture", "pictures_missing_from"]
+__all__ = ["picture", "pictures_missing_from", "with_arguments"]
 
 _PROC: Final = Path("/proc")
 _DELETED: Final = " (deleted)"
@@ -42,6 +44,28 @@ def pictures_missing_from(seen: set[int]) -> list[Snapshot]:
         if tid not in seen
     )
     return [row for row in rows if row is not None]
+
+
+def with_arguments(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:
+    """The snapshot with argv and environment from /proc, where the kernel program gave none."""
+    if "executable" not in snapshot.given or snapshot.given["executable"] is None:
+        return snapshot
+    directory = _PROC / str(snapshot.task.tid)
+    try:
+        argv = (directory / "cmdline").read_bytes()
+        environ = (directory / "environ").read_bytes()
+    except OSError:  # it has ended meanwhile
+        return snapshot
+    given = dict(snapshot.given)
+    text = argv.removesuffix(b"\0").decode("utf-8", "surrogateescape")
+    given["argv"] = tuple(text.split("\0")) if argv else ()
+    env: dict[str, str] = {}
+    for variable in environ.decode("utf-8", "surrogateescape").split("\0"):
+        name, found, value = variable.partition("=")
+        if found and name in names:
+            env.setdefault(name, value)
+    given["env"] = env
+    return msgspec.structs.replace(snapshot, given=given)
 
 
 def picture(pid: int, tid: int) -> Snapshot | None:
