@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "children": queries.many_children,
     "loop": live.loop,
     "storm": live.storm,
+    "follow": live.follow,
     "first-event": live.first_event,
 }
 RESULTS = Path(__file__).parent / "results"

@@ -22,6 +22,7 @@ from benchmarks.timing import Figure
 PAIRS = 12
 LIVES = 3_000
 STORM_SECONDS = 20
+CALL_ROUNDS = 5
 _DETECT = [sys.executable, "-m", "proctree_ds.cli.detect", "--output", "json"]
 
 
@@ -125,6 +126,31 @@ def storm() -> list[Figure]:
     ]
 
 
+def follow() -> list[Figure]:
+    """What a system call takes unwatched, watched, and with follow-changes, in turns."""
+    calls = {"getppid": 2_000_000, "rename": 300_000, "chdir": 300_000}
+    options = {
+        "unwatched": None,
+        "watched": (),
+        "follow-changes": ("--proctree", "follow-changes"),
+    }
+    taken: dict[tuple[str, str], list[float]] = {}
+    with _compiled("calls") as program, _tracefs():
+        for _ in range(CALL_ROUNDS):
+            for name, option in options.items():
+                watcher = None if option is None else Watcher(*option)
+                for call, count in calls.items():
+                    command = [program, call, str(count)]
+                    done = subprocess.run(command, capture_output=True, text=True, check=True)
+                    taken.setdefault((call, name), []).append(float(done.stdout))
+                if watcher is not None:
+                    watcher.stop()
+    return [
+        Figure(f"{call}(), {name}", statistics.median(ns), "ns", f"best {min(ns):.0f}")
+        for (call, name), ns in sorted(taken.items())
+    ]
+
+
 def first_event() -> list[Figure]:
     """From the command to the first finding about a process that was born after it."""
     times = []
@@ -166,10 +192,24 @@ def _run(program: str, lives: int = LIVES) -> float:
 
 
 @contextmanager
-def _compiled() -> Iterator[str]:
-    source = Path(__file__).with_name("loop.c")
+def _tracefs() -> Iterator[None]:
+    """Where tracepoints of system calls have their names, mounted for as long as it is needed."""
+    place = Path("/sys/kernel/tracing")
+    if (place / "events").is_dir():
+        yield
+        return
+    subprocess.run(["mount", "-t", "tracefs", "none", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+@contextmanager
+def _compiled(name: str = "loop") -> Iterator[str]:
+    source = Path(__file__).with_name(f"{name}.c")
     # Not below /tmp: that would be a finding for every single exec.
     with tempfile.TemporaryDirectory(prefix="proctree-bench-", dir=Path.home()) as directory:
-        program = str(Path(directory) / "loop")
+        program = str(Path(directory) / name)
         subprocess.run(["gcc", "-O2", "-static", "-o", program, str(source)], check=True)
         yield program

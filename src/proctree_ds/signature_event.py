@@ -398,9 +398,15 @@ class ChangeEvent(_OtherEvent, gc=False, eq=False):
 
     @property
     def changed(self) -> dict[str, Any]:
-        """The attributes that the event states, by name, with their new values."""
-        given: Given = self._raw.given
-        return dict(given)
+        """The attributes that the event states, by name, with their values from now on.
+
+        Some may have had them before: the kernel source states all that it looked at.
+        """
+        stated = dict(self._raw.given)
+        for whole in ("context", "image"):
+            if whole in stated:
+                stated |= msgspec.structs.asdict(stated.pop(whole))
+        return stated
 
     @property
     def subreaper(self) -> bool | None:

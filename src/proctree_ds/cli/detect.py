@@ -74,7 +74,7 @@ _FILE_WIDTH: Final = 120
     multiple=True,
     callback=tree_options,
     help="The tree: source=signals|none, process-cache=N, thread-cache=N, disable-procfs,"
-    " disable-procfs-query; separated by commas, or repeated.",
+    " disable-procfs-query, follow-changes; separated by commas, or repeated.",
 )
 @click.option(
     "--loader",
@@ -131,7 +131,7 @@ def main(
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
-        source = _open(replay, ring_size, not options.disable_procfs, skip_bad_lines, console)
+        source = _open(replay, ring_size, options, skip_bad_lines, console)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ProctreeError as error:
@@ -173,6 +173,8 @@ def _refuse_what_is_not_there(
         )
     if ring_size is not None and replay is not None:
         raise click.UsageError("--ring-size is the kernel's: it means nothing with --replay")
+    if options.follow_changes and replay is not None:
+        raise click.UsageError("follow-changes is the kernel's: it means nothing with --replay")
 
 
 def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
@@ -193,14 +195,14 @@ def _load(directories: Sequence[str], builtin: bool) -> Registry:
 def _open(
     replay: str | None,
     ring_size: int | None,
-    use_procfs: bool,
+    options: TreeOptions,
     skip_bad_lines: bool,
     console: Console,
 ) -> Source:
     from proctree_ds.cli.sources import open_live, open_replay
 
     if replay is None:
-        return open_live(ring_size, use_procfs=use_procfs)
+        return open_live(options, ring_size)
     return open_replay(
         replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )

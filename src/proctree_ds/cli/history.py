@@ -76,7 +76,7 @@ def read_history(
     tree = ProcessTree(options.process_cache or PROCESS_CACHE, options.thread_cache or THREAD_CACHE)
     is_live = source == "live"
     reader = (
-        open_live(use_procfs=not options.disable_procfs)
+        open_live(options)
         if is_live
         else open_replay(source, skip_bad_lines=skip_bad_lines, on_skip=on_skip)
     )

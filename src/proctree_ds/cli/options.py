@@ -22,7 +22,7 @@ CACHE_LIMIT: Final = 16_777_216
 
 _SOURCES: Final = ("signals", "events", "both", "none")
 _CACHES: Final = ("process-cache", "thread-cache")
-_FLAGS: Final = ("disable-procfs", "disable-procfs-query")
+_FLAGS: Final = ("disable-procfs", "disable-procfs-query", "follow-changes")
 _SIZE: Final = re.compile(r"(\d{1,15})\s*([KMG]?)(?:i?B)?", re.ASCII | re.IGNORECASE)
 _UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _LONGEST_NS: Final = 10**18
@@ -36,6 +36,7 @@ class TreeOptions(msgspec.Struct, frozen=True):
     thread_cache: int | None = None
     disable_procfs: bool = False
     disable_procfs_query: bool = False
+    follow_changes: bool = False
 
 
 def tree_options(_: click.Context, __: click.Parameter, values: Iterable[str]) -> TreeOptions:

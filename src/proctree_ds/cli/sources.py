@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING
 from proctree_ds.errors import ConfigurationError, EventLogError
 
 if TYPE_CHECKING:
+    from proctree_ds.cli.options import TreeOptions
     from proctree_ds.sources import Source
 
 __all__ = ["open_live", "open_replay"]
 
 
-def open_live(ring_bytes: int | None = None, *, use_procfs: bool = True) -> Source:
+def open_live(options: TreeOptions, ring_bytes: int | None = None) -> Source:
     """The kernel's events, from now on. Raises `SourceUnavailable` and `ConfigurationError`."""
     from proctree_ds.sources.ebpf import DEFAULT_RING_BYTES, EbpfSource
 
-    return EbpfSource(ring_bytes or DEFAULT_RING_BYTES, use_procfs=use_procfs)
+    return EbpfSource(
+        ring_bytes or DEFAULT_RING_BYTES,
+        use_procfs=not options.disable_procfs,
+        repair_by_procfs=not options.disable_procfs_query,
+        follow_changes=options.follow_changes,
+    )
 
 
 def open_replay(
