@@ -3,7 +3,8 @@
 Feed a `ProcessTree` with events, ask a `DataSource` as of a time, write detection as a `Signature`.
 """
 
-from proctree_ds.answers import Certainty, LossWindow, ProcessInfo, ProcessLineage, ThreadInfo
+from proctree_ds.answers import ProcessInfo, ProcessLineage, ThreadInfo
+from proctree_ds.certainty import Certainty, LossWindow
 from proctree_ds.datasource import (
     ChildrenKey,
     DataSource,
@@ -51,6 +52,7 @@ from proctree_ds.signature import (
     Tick,
 )
 from proctree_ds.signature_event import ChangeEvent, ExecEvent, ExitEvent, ForkEvent, TaskEvent
+from proctree_ds.succession import HeldImage, HeldParent
 from proctree_ds.surveys import ProcessDiff, ProcessSubtree, TimelineEntry
 from proctree_ds.tree import ProcessTree
 
@@ -73,6 +75,8 @@ __all__ = [
     "FileInfo",
     "Finding",
     "ForkEvent",
+    "HeldImage",
+    "HeldParent",
     "InvalidTime",
     "KeyNotSupported",
     "LineageKey",

@@ -8,10 +8,12 @@ Lists of children and threads are gathered only when they are read.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Final, Literal, overload
 
 import msgspec
 
+from proctree_ds.certainty import Certainty, certainty_of
 from proctree_ds.kinship import children_at, parent_at
 from proctree_ds.model import (
     UNKNOWN_CONTEXT,
@@ -19,20 +21,17 @@ from proctree_ds.model import (
     Capabilities,
     FileInfo,
     Given,
-    Loss,
     Namespaces,
-    Origin,
     State,
     entity_id,
     merge,
 )
 from proctree_ds.process import Process, Thread
+from proctree_ds.succession import HeldImage, HeldParent, images_of, parents_of
 from proctree_ds.tree import ProcessTree
 
 __all__ = [
-    "Certainty",
     "LineageEnd",
-    "LossWindow",
     "ProcessInfo",
     "ProcessLineage",
     "ThreadInfo",
@@ -41,33 +40,6 @@ __all__ = [
 LineageEnd = Literal["root", "max_depth", "unknown_parent", "evicted"]
 """Why a lineage ends: at a process without a parent, where it was told to stop, at a parent that
 was never observed, or at one whose own history has been dropped."""
-
-
-class LossWindow(msgspec.Struct, frozen=True):
-    """Between `since` and `until` (epoch ns) `lost` events never arrived (None: who knows)."""
-
-    since: int
-    until: int
-    lost: int | None
-
-
-class Certainty(msgspec.Struct, frozen=True):
-    """How sure an answer is.
-
-    `source` says where its attributes come from. `inferred` names the fields that were concluded
-    and not observed, `dropped` those whose value then was lost to a limit (they are None).
-    `loss_windows` are those in which something may have happened that the answer should show.
-    """
-
-    source: Origin
-    inferred: tuple[str, ...] = ()
-    dropped: tuple[str, ...] = ()
-    loss_windows: tuple[LossWindow, ...] = ()
-
-    @property
-    def is_certain(self) -> bool:
-        """Whether every field was observed, and no lost event can have changed any."""
-        return not (self.inferred or self.dropped or self.loss_windows or self.source == "inferred")
 
 
 class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_defaults=True):
@@ -355,11 +327,19 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
     @property
     def certainty(self) -> Certainty:
         """Where the facts of this answer come from, and what may be missing from it."""
-        return _certainty(self._tree, self._node, self._time, self._dropped)
+        return certainty_of(self._tree, self._node, self._time, self._dropped)
 
     @property
     def _parent(self) -> Process | None:
         return parent_at(self._tree.census, self._node, min(self._time, self._node.ended - 1))
+
+    def images(self) -> list[HeldImage]:
+        """The programs that it has run up to then, the one that it was born with first."""
+        return images_of(self._tree, self._node, self._time)
+
+    def parents(self) -> list[HeldParent]:
+        """The parents that it has had up to then, the original one first. O(heirs)."""
+        return parents_of(self._tree, self._node, self._time)
 
     def to_dict(self) -> dict[str, Any]:
         """Every field by name, as plain data."""
@@ -446,7 +426,7 @@ class ThreadInfo(msgspec.Struct, frozen=True, gc=False, eq=False):
     @property
     def certainty(self) -> Certainty:
         """Where the facts of this answer come from, and what may be missing from it."""
-        return _certainty(self._tree, self._node, self._time, ())
+        return certainty_of(self._tree, self._node, self._time, ())
 
     @property
     def _process(self) -> Process:
@@ -480,8 +460,9 @@ class ThreadInfo(msgspec.Struct, frozen=True, gc=False, eq=False):
 class ProcessLineage(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A process and its ancestors, a sequence of `ProcessInfo`.
 
-    Element 0 is the process as of the time asked about; each further one is what the parent was
-    when it made the child before it. `end` says why the lineage ends.
+    Element 0 is the process as of the time asked about. By original parents, each further one is
+    what the parent was when it made the child before it; by the parents as of that time, what the
+    parent was then. `end` says why the lineage ends.
     """
 
     _processes: list[ProcessInfo]
@@ -504,6 +485,20 @@ class ProcessLineage(msgspec.Struct, frozen=True, gc=False, eq=False):
     def ancestors(self) -> list[ProcessInfo]:
         """The lineage without the process itself, nearest first."""
         return self._processes[1:]
+
+    def images(self) -> list[list[HeldImage]]:
+        """For each process of the lineage the programs that it has run, up to the time asked about.
+
+        The one that it ran when it made the process before it in the lineage is marked.
+        O(versions).
+        """
+        if not self._processes:
+            return []
+        own = self._processes[0]
+        return [own.images()] + [
+            images_of(info._tree, info._node, own._time, branch=child._node.start)
+            for child, info in pairwise(self._processes)
+        ]
 
     def __repr__(self) -> str:
         chain = " <- ".join(f"{info.name!r}({info.pid})" for info in self._processes)
@@ -528,44 +523,6 @@ def info_at(tree: ProcessTree, node: Process, time: int) -> ProcessInfo:
     if "image" in dropped:
         blank["image"] = UNKNOWN_IMAGE
     return ProcessInfo(tree, node, merge(state, blank), time, tuple(sorted(dropped)))
-
-
-def _certainty(
-    tree: ProcessTree, node: Process | Thread, time: int, dropped: tuple[str, ...]
-) -> Certainty:
-    if time <= node.rare.threads_horizon:
-        dropped = (*dropped, "thread_ids")
-    version = node.version_at(time)
-    source: Origin
-    if version is not None:
-        source = version.origin
-    else:
-        source = "event" if node.fork is not None else "inferred"
-    inferred = []
-    if node.fork is None and source == "inferred":
-        inferred.append("attributes")
-    if node.rare.horizon >= 0:
-        inferred.append("thread_ids")  # what became of them while it was out of memory is not known
-    if node.rare.approximate:
-        inferred.append("start_time")
-    if isinstance(node, Process) and node.fork is None and node.parent is not None:
-        inferred.append("original_parent_entity_id")
-    end = node.ended if isinstance(node, Process) else node.end
-    if end <= time and (node.exit is None or node.exit.origin != "event"):
-        inferred.append("exit_time")
-    last = max(node.start, version.time if version is not None else -1)
-    boot_time = tree.boot_time
-    windows = tuple(
-        LossWindow(boot_time + loss.since, boot_time + loss.time, loss.lost)
-        for loss in tree.losses
-        if _touches(loss, last, min(time, end))
-    )
-    return Certainty(source, tuple(inferred), dropped, windows)
-
-
-def _touches(loss: Loss, last_known: int, time: int) -> bool:
-    """Whether something lost may have changed a task between when it was last known and `time`."""
-    return loss.since <= time and loss.time >= last_known
 
 
 def _plain(value: Any) -> Any:

@@ -7,7 +7,7 @@ return are the typed way to ask the same. Asking never changes an answer.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import msgspec
 
@@ -29,6 +29,7 @@ from proctree_ds.errors import (
     NeverSeen,
     NotStartedYet,
 )
+from proctree_ds.kinship import ANCESTORS_LIMIT, parent_at
 from proctree_ds.model import NEVER
 from proctree_ds.process import NO_RARITIES, Process, Thread
 from proctree_ds.surveys import (
@@ -56,6 +57,9 @@ __all__ = [
     "TimelineKey",
 ]
 
+Parents = Literal["original", "as_of"]
+"""Which parents a lineage follows: those at the start, or those at the time asked about."""
+
 Instant = object
 """A time argument: epoch ns as an int, an aware `datetime`, a `numpy.datetime64` or a
 `pandas.Timestamp`. Anything else is an `InvalidTime` error."""
@@ -78,12 +82,14 @@ class ThreadKey(msgspec.Struct, frozen=True):
 class LineageKey(msgspec.Struct, frozen=True):
     """Who were its ancestors, `max_depth` of them at most (None: all)?
 
-    Answered by `{"process_lineage": ProcessLineage}`.
+    By its original parents, each as of the start of its child; or with `parents="as_of"` by the
+    parents as of `time`. Answered by `{"process_lineage": ProcessLineage}`.
     """
 
     entity_id: int
     time: Instant
     max_depth: int | None = None
+    parents: Parents = "original"
 
 
 class PidKey(msgspec.Struct, frozen=True):
@@ -166,7 +172,9 @@ class DataSource:
             ProcKey: lambda key: {"process_info": self.process(key.entity_id, key.time)},
             ThreadKey: lambda key: {"thread_info": self.thread(key.entity_id, key.time)},
             LineageKey: lambda key: {
-                "process_lineage": self.lineage(key.entity_id, key.time, max_depth=key.max_depth)
+                "process_lineage": self.lineage(
+                    key.entity_id, key.time, max_depth=key.max_depth, parents=key.parents
+                )
             },
             PidKey: lambda key: {
                 "process_info": self.pid(key.pid, key.time, pid_namespace=key.pid_namespace)
@@ -284,14 +292,21 @@ class DataSource:
         return ThreadInfo(self.tree, node, state, at)
 
     def lineage(
-        self, entity_id: int, time: Instant, max_depth: int | None = None
+        self,
+        entity_id: int,
+        time: Instant,
+        max_depth: int | None = None,
+        parents: Parents = "original",
     ) -> ProcessLineage:
         """The process as of `time`, then its original parents, each as of the start of its child.
 
-        `max_depth` counts ancestors: 0 is the process alone, None all of them. Raises as
-        `process` does. O(depth).
+        With `parents="as_of"` it goes by the parents as of `time`, each as of then. `max_depth`
+        counts ancestors: 0 is the process alone, None all of them. Raises as `process` does, and
+        ValueError for other `parents`. O(depth).
         """
         process = self.process(entity_id, time)
+        if parents != "original":
+            return self._present_lineage(process, max_depth, parents)
         node = process._node
         processes = [process]
         tree = self.tree
@@ -380,6 +395,24 @@ class DataSource:
         return timeline_of(self.tree, self._find(entity_id, NEVER))
 
     # ------------------------------------------------------------------ what is not plain
+
+    def _present_lineage(
+        self, process: ProcessInfo, max_depth: int | None, parents: str
+    ) -> ProcessLineage:
+        """By the parents as of the process's time, or as of its last instant."""
+        if parents != "as_of":
+            raise ValueError(f'parents={parents!r}: give "original" or "as_of"')
+        tree, node = self.tree, process._node
+        at = min(process._time, node.ended - 1)
+        processes = [process]
+        limit = ANCESTORS_LIMIT if max_depth is None else max_depth
+        parent = parent_at(tree.census, node, at)
+        while parent is not None and len(processes) <= limit:
+            parent.used = True
+            processes.append(info_at(tree, parent, at))
+            node = parent
+            parent = parent_at(tree.census, node, at)
+        return ProcessLineage(processes, "max_depth" if parent is not None else _end_of(node))
 
     def _whole(self, time: Instant, what: str) -> int:
         """`time` on the boot clock, if nobody who lived then has been dropped."""

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from proctree_ds.changelog import Gap, Version, version_at
-from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, State, Task
+from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, Loss, State, Task
 
 __all__ = ["NO_RARITIES", "Process", "Rare", "Thread"]
 
@@ -48,6 +48,8 @@ class Rare:
     threads_horizon: int = -1
     """Up to this instant threads of it may be missing: a limit took them."""
     gaps: list[Gap] | None = None
+    untold: list[Loss] | None = None
+    """When it changed too often for each change to be told."""
     horizon: int = -1
     """Nothing before this instant is known: an eviction took it."""
     is_init: bool = False

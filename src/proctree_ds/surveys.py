@@ -15,6 +15,7 @@ from proctree_ds.answers import PROCESS_FIELDS, ProcessInfo, info_at
 from proctree_ds.kinship import children_at, parent_at
 from proctree_ds.model import NEVER, Context
 from proctree_ds.process import Process
+from proctree_ds.succession import parents_of
 from proctree_ds.tree import ProcessTree
 
 __all__ = ["ProcessDiff", "ProcessSubtree", "TimelineEntry"]
@@ -134,10 +135,8 @@ def timeline_of(tree: ProcessTree, node: Process) -> list[TimelineEntry]:
             moments.append((version.time, "exec"))
         else:
             moments.append((version.time, "change" if version.origin == "event" else "snapshot"))
-    parent = node.parent
-    while parent is not None and parent.ended < node.ended:
-        moments.append((parent.ended, "parent"))
-        parent = parent_at(tree.census, node, parent.ended)
+    for later in parents_of(tree, node, NEVER)[1:]:
+        moments.append((later.since - tree.boot_time, "parent"))
     if node.ended != NEVER:
         moments.append((node.ended, "exit"))
     entries: list[TimelineEntry] = []

@@ -40,10 +40,13 @@ from proctree_ds.model import (
 )
 from proctree_ds.process import NO_RARITIES, Process, Thread
 
-__all__ = ["LOSSES_LIMIT", "SUBREAPER_LIMIT", "ProcessTree"]
+__all__ = ["LOSSES_LIMIT", "SUBREAPER_LIMIT", "UNTOLD_LIMIT", "ProcessTree"]
 
 LOSSES_LIMIT: Final = 4_096
 """Loss windows kept; beyond it the two oldest are joined."""
+
+UNTOLD_LIMIT: Final = 16
+"""Windows kept of one task in which it changed too often; beyond it the first two are joined."""
 
 SUBREAPER_LIMIT: Final = 64
 """Changes of the child-subreaper flag kept of one process."""
@@ -66,6 +69,8 @@ class ProcessTree:
         self.boot_time = 0
         self.host: str | None = None
         self.boot_id: str | None = None
+        self.unfollowed: tuple[str, ...] = ()
+        """What the source tells only with the next event of the task, see `Header`."""
         self.losses: deque[Loss] = deque()
         self.census = Census(process_cache, thread_cache)
         self.faults: Counter[str] = Counter()
@@ -353,6 +358,8 @@ class ProcessTree:
         self._learn_subreaper(process, event.time, event.subreaper)
         if event.given:
             self._inheritance.record(node, event.time, event.given, "event")
+        if event.untold_until is not None:
+            _learn_untold(node, Loss(event.untold_until, event.time))
         self._lifespans.sign_of_life(process, event.time)
 
     def _snapshot(self, event: Snapshot) -> None:
@@ -428,6 +435,7 @@ class ProcessTree:
         self.boot_time = event.boot_time
         self.host = event.host
         self.boot_id = event.boot_id
+        self.unfollowed = event.unfollowed
 
     def _picture(self, event: Picture) -> None:
         """Nothing follows from a complete picture as yet."""
@@ -447,3 +455,14 @@ class ProcessTree:
                     (first.lost or 0) + (second.lost or 0) if known else None,
                 )
             )
+
+
+def _learn_untold(node: Process | Thread, window: Loss) -> None:
+    windows = node.extra.untold = node.rare.untold or []
+    if window in windows:
+        return
+    windows.append(window)
+    windows.sort(key=lambda known: known.since)
+    if len(windows) > UNTOLD_LIMIT:
+        first, second = windows[:2]
+        windows[:2] = [Loss(max(first.time, second.time), first.since)]
