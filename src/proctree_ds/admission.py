@@ -152,9 +152,9 @@ class Admission:
     def _enlist(self, node: Process | Thread) -> None:
         older, newer_start = self._census.enlist(node)
         if older is not None and older.ended > node.start:
-            self._lifespans.infer_end(older, node.start)
+            self._lifespans.succeed(older, node.start)
         if node.ended > newer_start:
-            self._lifespans.infer_end(node, newer_start)
+            self._lifespans.succeed(node, newer_start)
 
     def _same_tick(self, task: Task) -> Process | Thread | None:
         """A task known from /proc by tick only, or an exact one that a /proc row means."""

@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Final
 
 from proctree_ds.model import NEVER, UNKNOWN_STATE
+from proctree_ds.pid_namespaces import PidNamespaces
 from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
 __all__ = ["EXITED_SHARE", "EXITED_THREADS_LIMIT", "LIVING_SHARE", "PAGE_IDS", "Census"]
@@ -47,8 +48,7 @@ class Census:
         self.by_tid: dict[int, Process | Thread] = {}
         """The latest holder of each tid; earlier ones follow by `older`, newest first."""
         self.shadows: dict[int, Process] = {}
-        self.inits: dict[int, Process] = {}
-        """Processes with pid 1 in a pid namespace of their own, by id."""
+        self.namespaces = PidNamespaces(self.processes)
         self.intestate: set[int] = set()
         """Ids of exited processes with children whose exit named no reaper."""
         self.exited: deque[Process] = deque()
@@ -66,6 +66,10 @@ class Census:
         """The latest end of any process evicted: from then on their history is whole."""
         self.threads_horizon = -1
         """The same for threads that went before their process."""
+        self.pictured = -1
+        """When the latest complete picture began: who was heard of since is missing from none."""
+        self.settled = -1
+        """Who started after this is neither of a past that is gone nor missing from a picture."""
 
     # ------------------------------------------------------------------------------- finding
 
@@ -212,6 +216,7 @@ class Census:
         self.horizon = horizon
         if len(processes) > places:
             self._evict_living(now, newcomers)
+        self.settled = max(self.horizon, self.pictured - 1)
 
     def count_threads(self) -> None:
         """Threads came or went: what they leave is what processes may take without a look."""
@@ -306,7 +311,6 @@ class Census:
             self._remove_family(node)
 
     def _remove_family(self, node: Process) -> None:
-        self.inits.pop(node.entity_id, None)
         for thread_id in node.threads or ():
             thread = self.threads.pop(thread_id)
             self.evicted_threads += 1
@@ -320,7 +324,7 @@ class Census:
         if node.children:
             self._become_shadow(node)
         else:
-            self._leave_estate(node)
+            self.leave_estate(node)
 
     def was_evicted(self, entity: int) -> bool:
         """Whether this was the id of a process or thread that was in memory once."""
@@ -347,10 +351,11 @@ class Census:
     def drop_shadow(self, node: Process) -> None:
         """Let go of a shadow without children; nothing happens to any other process."""
         if not node.children and self.shadows.pop(node.entity_id, None) is not None:
-            self._leave_estate(node)
+            self.leave_estate(node)
             self.intestate |= node.rare.estates or set()
 
-    def _leave_estate(self, node: Process) -> None:
+    def leave_estate(self, node: Process) -> None:
+        """`node` leaves no children to anybody."""
         heir = node.rare.heir
         if heir is not None and heir.rare.estates is not None:
             heir.rare.estates.discard(node.entity_id)

@@ -29,7 +29,7 @@ from proctree_ds.errors import (
     NeverSeen,
     NotStartedYet,
 )
-from proctree_ds.kinship import ANCESTORS_LIMIT, parent_at
+from proctree_ds.kinship import ANCESTORS_LIMIT, holder_in_namespace, parent_at
 from proctree_ds.model import NEVER
 from proctree_ds.process import NO_RARITIES, Process, Thread
 from proctree_ds.surveys import (
@@ -333,7 +333,7 @@ class DataSource:
         without one, in the host's.
 
         Raises `NeverSeen` if nothing known ever held it, `DataNotFound` if nobody did just then.
-        O(holders of the pid in memory); O(processes in memory) with a namespace.
+        O(holders of the pid in memory).
         """
         at = to_epoch_ns(time) - self.tree.boot_time
         if pid_namespace is not None:
@@ -422,11 +422,10 @@ class DataSource:
         return at
 
     def _ns_pid(self, pid: int, at: int, pid_namespace: int) -> ProcessInfo:
-        for node in self._processes.values():
-            if node.ns_pid == pid and node.start <= at < node.ended:
-                namespaces = node.state_at(at).context.namespaces
-                if namespaces is not None and namespaces.pid == pid_namespace:
-                    return info_at(self.tree, node, at)
+        node = holder_in_namespace(self.tree.census, pid_namespace, pid, at)
+        if node is not None:
+            node.used = True
+            return info_at(self.tree, node, at)
         raise DataNotFound(
             f"no process is known to have held pid {pid} of the pid namespace {pid_namespace} "
             f"as of {self._format(at)}"

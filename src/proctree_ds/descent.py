@@ -34,37 +34,35 @@ class Waiting(Generic[K]):
     """
 
     def __init__(self) -> None:
-        self._ids: dict[K, set[int]] = {}
+        self.ids: dict[K, set[int]] = {}
+        """Who waits for whom; only to be looked at from outside."""
         self._count = 0
         self.given_up = 0
-
-    def __contains__(self, key: K) -> bool:
-        return key in self._ids
 
     def __len__(self) -> int:
         return self._count
 
     def add(self, key: K, entity: int) -> None:
         """`entity` waits for `key`."""
-        ids = self._ids.setdefault(key, set())
+        ids = self.ids.setdefault(key, set())
         if entity not in ids:
             ids.add(entity)
             self._count += 1
         while self._count > WAITING_LIMIT:
-            oldest = next(iter(self._ids))
-            self._ids[oldest].pop()
+            oldest = next(iter(self.ids))
+            self.ids[oldest].pop()
             self._count -= 1
             self.given_up += 1
-            if not self._ids[oldest]:
-                del self._ids[oldest]
+            if not self.ids[oldest]:
+                del self.ids[oldest]
 
     def get(self, key: K) -> tuple[int, ...]:
         """Who waits for `key`, and goes on waiting."""
-        return tuple(self._ids.get(key, ()))
+        return tuple(self.ids.get(key, ()))
 
     def pop(self, key: K) -> set[int]:
         """Who waited for `key`, and does so no more."""
-        ids = self._ids.pop(key, set())
+        ids = self.ids.pop(key, set())
         self._count -= len(ids)
         return ids
 
@@ -90,6 +88,11 @@ class Descent:
         self.awaited: Waiting[Task] = Waiting()
         """Tasks whose creator is not known yet, by that creator."""
         admission.on_arrival = self._arrived
+
+    @property
+    def given_up(self) -> int:
+        """How many stopped to wait for somebody."""
+        return self.by_pid_only.given_up + self.awaited.given_up
 
     def parent_of(self, node: Process, ref: Task | None) -> Process | None:
         """The parent that an event names for `node`, unless that would close a cycle."""
@@ -126,13 +129,23 @@ class Descent:
                     creator.children = set()
                 creator.children.add(node.entity_id)
             origin = node.rare.copied_from or node.parent
-            if origin is None:
-                return
-            note_ties(node, origin)
-        for maker in (origin, node.rare.creator):
-            if maker is not None and node.start > maker.last_branch:
-                maker.last_branch = node.start
+            if origin is not None:
+                note_ties(node, origin)
+        parent = node.parent if isinstance(node, Process) else None
+        for maker in (origin, parent, node.rare.creator):
+            if maker is not None:
+                self._made(maker, node)
         self._inheritance.reinherit(node)
+
+    def _made(self, maker: Process | Thread, node: Process | Thread) -> None:
+        """`maker` lived when it made `node`; if it has died since, it left it to somebody."""
+        if node.start > maker.last_branch:
+            maker.last_branch = node.start
+        process = maker if isinstance(maker, Process) else maker.process
+        if process.entity_id in self._census.processes:
+            self._lifespans.review(process, node.start)
+        if process.ended != NEVER and isinstance(node, Process):
+            self._lifespans.bequeath(process)
 
     def learn_parent(self, node: Process, time: int, ref: Task | None) -> None:
         """A later event names the parent: the first such stands for a fork that was not seen."""
@@ -197,11 +210,8 @@ class Descent:
         if parent is None:
             return
         self._census.set_parent(node, parent)
-        if node.start > parent.last_branch:
-            parent.last_branch = node.start
+        self._made(parent, node)
         note_ties(node, parent)
-        if parent.ended != NEVER:
-            self._lifespans.bequeath(parent)
         self._inheritance.reinherit(node)
 
 

@@ -8,7 +8,7 @@ as far as anything really changes.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from proctree_ds.census import Census
 from proctree_ds.changelog import VERSIONS_LIMIT, Version, before, insert, rebuild, thin
@@ -25,6 +25,8 @@ class Inheritance:
         self._census = census
         self._faults = faults
         self.dropped_versions = 0
+        self.on_namespaces: Callable[[Process], object] = lambda node: None
+        """Called with a process for which other namespaces are known than before."""
 
     def record(
         self, node: Process | Thread, time: int, facts: State | Given, origin: Origin
@@ -35,6 +37,7 @@ class Inheritance:
                 self._faults["beyond_horizon"] += 1
                 return False
         versions = node.log
+        old_base = node.base
         index = insert(versions, Version(time, facts, UNKNOWN_STATE, origin))
         if index is None:
             return False
@@ -47,6 +50,8 @@ class Inheritance:
         rebuild(versions, node.base, index)
         node.latest = versions[-1]
         node.versions = versions if len(versions) > 1 else None
+        if isinstance(node, Process) and _namespaces_change(old_base, node.base, versions, index):
+            self.on_namespaces(node)
         self._spread(node, time)
         if len(versions) > VERSIONS_LIMIT:
             self.thin(node)
@@ -102,13 +107,29 @@ class Inheritance:
                 node.born_of = born_of
         versions = node.log
         base = _base_of(node, versions)
-        if base is node.base or base == node.base:
-            return changed
-        node.base = base
-        if versions:
-            rebuild(versions, base, 0)
-            node.latest = versions[-1]
-        return True
+        old_base = node.base
+        if base is not old_base and base != old_base:
+            changed = True
+            node.base = base
+            if versions:
+                rebuild(versions, base, 0)
+                node.latest = versions[-1]
+        if isinstance(node, Process) and changed:
+            if node.ns_pid == 1 or _namespaces_change(old_base, node.base, versions, 0):
+                self.on_namespaces(node)
+        return changed
+
+
+def _namespaces_change(old_base: State, base: State, versions: list[Version], index: int) -> bool:
+    """Whether a state from `versions[index]` on, or else `base`, is in other namespaces."""
+    before = (versions[index - 1].state if index else old_base).context.namespaces
+    states = [version.state for version in versions[index:]]
+    if not index:
+        states.append(base)
+    return any(
+        state.context.namespaces is not before and state.context.namespaces != before
+        for state in states
+    )
 
 
 def _is_known_at(origin: Process, time: int) -> bool:

@@ -13,9 +13,10 @@ from typing import Final
 
 from proctree_ds.census import Census
 from proctree_ds.model import Task, entity_id
+from proctree_ds.pid_namespaces import pid_namespace
 from proctree_ds.process import Process
 
-__all__ = ["ANCESTORS_LIMIT", "children_at", "named_process", "parent_at"]
+__all__ = ["ANCESTORS_LIMIT", "children_at", "holder_in_namespace", "named_process", "parent_at"]
 
 ANCESTORS_LIMIT: Final = 65_536
 """No walk along parents or heirs goes further: a guard against hostile input."""
@@ -63,7 +64,11 @@ def _parent(census: Census, node: Process, time: int) -> _Question:
     for _ in range(ANCESTORS_LIMIT):
         if parent is None or parent.ended > time:
             return parent
-        heir = _named_heir(census, parent)
+        named = _reaper(parent)
+        heir = None if named is None else named_process(census, named, parent.ended)
+        if heir is None and named is not None and named.start_time is not None:
+            if census.was_evicted(entity_id(named.start_time, named.tid)):
+                return None  # whether that one has ended since, and who came then, is forgotten
         if heir is None:
             heir = (yield _computed_heir(census, parent)) or _stranger(_reaper(parent))
         if heir is None or heir is parent:
@@ -81,18 +86,6 @@ def _stranger(ref: Task | None) -> Process | None:
     if ref is None or ref.start_time is None:
         return None
     return Process(entity_id(ref.start_time, ref.tid), ref.tid, ref.start_time)
-
-
-def _named_heir(census: Census, node: Process) -> Process | None:
-    """The heir that the exit names, unless the tree has never heard of it."""
-    named = _reaper(node)
-    if named is None:
-        return None
-    heir = named_process(census, named, node.ended)
-    if heir is None and named.start_time is not None:
-        if census.was_evicted(entity_id(named.start_time, named.tid)):
-            heir = _stranger(named)
-    return heir if heir is not node else None
 
 
 def named_process(census: Census, ref: Task, time: int) -> Process | None:
@@ -124,15 +117,24 @@ def _init_of(census: Census, namespace: int | None, time: int) -> Process | None
     host = host if isinstance(host, Process) else None
     if namespace is None or (host is not None and _pid_namespace(host, time) in (namespace, None)):
         return host
-    for node in census.inits.values():
-        if node.start <= time < node.ended and _pid_namespace(node, time) == namespace:
-            return node
-    return None
+    return holder_in_namespace(census, namespace, 1, time)
+
+
+def holder_in_namespace(census: Census, inode: int, ns_pid: int, time: int) -> Process | None:
+    """Who had `ns_pid` in this pid namespace as of `time`. O(those in memory with that pid)."""
+    holders = [
+        node
+        for node in (*census.namespaces.at(inode, ns_pid), census.holder_at(ns_pid, time))
+        if isinstance(node, Process)
+        and node.ns_pid == ns_pid
+        and node.start <= time < node.ended
+        and _pid_namespace(node, time) == inode
+    ]
+    return max(holders, key=lambda node: node.start, default=None)
 
 
 def _pid_namespace(node: Process, time: int) -> int | None:
-    namespaces = node.state_at(time).context.namespaces
-    return namespaces.pid if namespaces is not None else None
+    return pid_namespace(node.state_at(time))
 
 
 def children_at(census: Census, node: Process, time: int) -> Iterator[Process]:

@@ -1,25 +1,40 @@
 """When threads and processes end: only this file, and the short way of `tree.py`, says so.
 
 A process lives until its last thread exits. An exec ends every other thread of its process, and
-makes the thread that called it the leader. Where no exit was seen, the next task that gets the
-same tid proves that the holder before it had ended.
+makes the thread that called it the leader. Where no exit was seen there are other ways to know
+that a task had ended by some instant, and the earliest stands for its end:
+
+- the next task got the same tid;
+- a complete picture was taken, and the task was not in it;
+- the init of its pid namespace ended, and took everybody with it;
+- a source concluded so, and said it with an exit that is not an event.
+
+What was inferred is given up again when something late shows that the task lived on.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
+from operator import attrgetter
 from typing import Final
 
 from proctree_ds.census import Census
 from proctree_ds.kinship import named_process
-from proctree_ds.model import NEVER, Exit
-from proctree_ds.process import Process, Thread
+from proctree_ds.model import NEVER, Exit, Picture
+from proctree_ds.pid_namespaces import is_init, pid_namespace
+from proctree_ds.process import Process, Thread, is_seen
 
-__all__ = ["LEADER_EXITS_LIMIT", "Lifespans", "last_exec"]
+__all__ = ["LEADER_EXITS_LIMIT", "PICTURES_LIMIT", "Lifespans", "last_exec"]
 
 LEADER_EXITS_LIMIT: Final = 64
 """Exits kept of one leader thread: it can come back by an exec of another thread."""
+
+PICTURES_LIMIT: Final = 64
+"""Complete pictures kept, the latest ones: a late event may be about somebody who is in none."""
+
+_since = attrgetter("since")
+_time = attrgetter("time")
 
 
 class Lifespans:
@@ -28,125 +43,207 @@ class Lifespans:
     def __init__(self, census: Census, faults: Counter[str]) -> None:
         self._census = census
         self._faults = faults
+        self._namespaces = census.namespaces
+        self._pictures: list[Picture] = []
+        """Each began later and ended later than the one before."""
+        self.dropped_pictures = 0
+
+    # ------------------------------------------------------------------------ what is learned
 
     def learn_leader_exit(self, node: Process, event: Exit) -> bool:
         exits = node.extra.leader_exits = node.rare.leader_exits or []
         if event in exits:
             return False
         exits.append(event)
-        exits.sort(key=lambda leader_exit: leader_exit.time)
+        exits.sort(key=_time)
         del exits[1 : max(1, len(exits) - LEADER_EXITS_LIMIT)]
+        if is_seen(event):
+            _hear_of(node, event.time)
         return True
 
     def end_thread(self, thread: Thread, event: Exit) -> None:
         known = thread.exit
-        if known is not None and not (known.origin != "event" and event.origin == "event"):
+        if known is not None and (is_seen(known) or not is_seen(event)):
             return
         thread.exit = event
         process = thread.process
-        if thread.ended == NEVER:
-            process.extra.living_threads -= 1
-        if event.time < thread.ended or known is not None:
-            thread.ended = event.time
+        if is_seen(event):
+            _hear_of(process, event.time)
+        if thread.ended != NEVER or known is not None or not is_seen(event):
+            self.settle(process)
+            return
+        thread.ended = event.time
+        process.extra.living_threads -= 1
         self._queue_thread(thread)
         ending = process.exit
         if ending is not None and ending.group_exit and event.time <= process.ended:
             return  # it is known already how the process ended, and this changes nothing of it
         if event.group_exit or (process.rare.living_threads == 0 and process.rare.leader_exits):
             self.settle(process)
+        else:
+            self.review(process, event.time)
+
+    def learn_picture(self, picture: Picture) -> None:
+        """Whoever is missing from a complete picture has ended. O(everything in memory)."""
+        if not self._keep_picture(picture):
+            return
+        for node in list(self._census.processes.values()):
+            if self._may_be_missing(node, picture):
+                self.settle(node)
+        for thread in list(self._census.threads.values()):
+            if self._may_be_missing(thread, picture):
+                self.settle(thread.process)
+
+    def sign_of_life(self, node: Process | Thread, time: int) -> None:
+        """`node` lived at `time`: an end that was only inferred may have been a later one."""
+        _hear_of(node, time)
+        if isinstance(node, Process):
+            self.review(node, time)
+            return
+        process = node.process
+        _hear_of(process, time)
+        if node.ended <= time or (self._pictures and not is_seen(node.exit)):
+            self.settle(process)
+        else:
+            self.review(process, time)
+
+    def review(self, node: Process, time: int) -> None:
+        """Something was heard of `node` that happened at `time`: does it still end as it did?"""
+        pictured = self._census.pictured
+        if is_seen(node.exit):
+            if not node.exit.group_exit:
+                self.settle(node)  # that it was the last thread was only concluded
+            if node.ended <= time:
+                self._faults["event_after_exit"] += 1
+        elif node.ended != NEVER or (pictured != -1 and node.last_sign_of_life < pictured):
+            self.settle(node)
+
+    def enrol(self, node: Process) -> None:
+        """The pid namespace of `node`, or its pid there, is known: who ends with whom?"""
+        self._namespaces.note(node)
+        if node.children is None and is_init(node):
+            node.children = set()  # its exit is more than the short way sees to
+        if not is_seen(node.exit):
+            init = self._namespaces.init_of(node)
+            if node.ended != NEVER or (init is not None and init.ended != NEVER):
+                self.settle(node)
+        if node.ended != NEVER and is_init(node):
+            for member in self._those_who_end_with(node):
+                self.settle(member)
+
+    def succeed(self, node: Process | Thread, time: int) -> None:
+        """Another task has the tid since `time`: the holder before it had ended by then."""
+        if isinstance(node, Process):
+            self.settle(node)
+        elif not is_seen(node.exit) and node.ended > time:
+            process = node.process
+            if node.ended == NEVER:
+                process.extra.living_threads -= 1
+            node.ended = time
+            self._queue_thread(node)
+            if process.rare.living_threads == 0 and process.rare.leader_exits:
+                self.settle(process)
+
+    # --------------------------------------------------------------------------- working it out
 
     def settle(self, node: Process) -> None:
-        """Work out anew when the threads of a process ended, and when it did. O(its threads)."""
+        """Work out anew when a process and its threads ended, and who ended with it.
+
+        O(its threads), and those of the members of its pid namespace if it is the init there.
+        """
+        todo = [node]
+        while todo:
+            node = todo.pop()
+            before = node.ended
+            self._settle_one(node)
+            if node.ended != before and is_init(node):
+                todo.extend(self._those_who_end_with(node))
+
+    def _settle_one(self, node: Process) -> None:
         if node.exit is not None and node.exit.task.tid == node.tid:
             self.learn_leader_exit(node, node.exit)
         threads = [self._census.threads[i] for i in node.threads or ()]
         execs = [version.time for version in node.log if version.is_exec]
         living = 0
         for thread in threads:
-            index = bisect_right(execs, thread.start)
-            ended = execs[index] if index < len(execs) else NEVER
-            if thread.exit is not None:
-                ended = min(ended, thread.exit.time)
-            thread.ended = min(ended, self._next_start(thread))
+            thread.ended = self._end_of_thread(thread, execs)
             if thread.ended == NEVER:
                 living += 1
             else:
                 self._queue_thread(thread)
         if living != node.rare.living_threads:
             node.extra.living_threads = living
-        ending = self._ending(node, threads, execs)
-        if ending is not None:
-            end = ending.time
-            if ending.origin == "event":
-                end = max(
-                    [end]
-                    + [x.time for x in node.rare.leader_exits or () if x.origin == "event"]
-                    + [t.exit.time for t in threads if t.exit is not None]
-                )
-            else:
-                end = min(end, self._next_start(node))
-            self._end(node, end, ending)
-            return
-        end = self._next_start(node)
-        if end != NEVER:
-            self._end(node, end, None)
+        ended, event = self._seen_end(node, threads, execs) or (NEVER, None)
+        if event is None:
+            ended, event = self._inferred_end(node, ended)
+        if ended != NEVER:
+            self._end(node, ended, event)
         elif node.ended != NEVER:
             node.ended, node.exit = NEVER, None
+            self._census.leave_estate(node)
             if not node.pins:
                 self._census.hold(node)
 
-    def infer_end(self, node: Process | Thread, time: int) -> None:
-        """Another task has the tid since `time`: the holder before it had ended by then."""
-        if isinstance(node, Thread):
-            if node.exit is None:
-                if node.ended == NEVER:
-                    node.process.extra.living_threads -= 1
-                node.ended = time
-                self._queue_thread(node)
-        elif node.exit is None or node.exit.origin != "event":
-            self._end(node, time, None)
+    def _end_of_thread(self, thread: Thread, execs: list[int]) -> int:
+        index = bisect_right(execs, thread.start)
+        ended = execs[index] if index < len(execs) else NEVER
+        event = thread.exit
+        if is_seen(event):
+            return min(ended, event.time)
+        last = thread.last_sign_of_life
+        if event is not None and event.time > last:
+            ended = min(ended, event.time)
+        return min(ended, self._next_start(thread), self._missing_at(last))
 
-    def sign_of_life(self, node: Process, time: int) -> None:
-        """An event after an end that was only inferred disproves it."""
-        if node.ended <= time:
-            if node.exit is not None and node.exit.origin == "event":
-                self._faults["event_after_exit"] += 1
-            else:
-                self.settle(node)
-
-    def _ending(self, node: Process, threads: list[Thread], execs: list[int]) -> Exit | None:
-        """The exit that ended the process, None if nothing says that it did."""
-        exits: list[Exit] = list(node.rare.leader_exits or ())
-        exits.extend(t.exit for t in threads if t.exit is not None)
-        if node.exit is not None:
+    def _seen_end(
+        self, node: Process, threads: list[Thread], execs: list[int]
+    ) -> tuple[int, Exit | None] | None:
+        """When the last thread exited, and its exit; no exit where the last end is inferred."""
+        leader_exits = [x for x in node.rare.leader_exits or () if is_seen(x)]
+        exits = [*leader_exits, *(t.exit for t in threads if is_seen(t.exit))]
+        if is_seen(node.exit):
             exits.append(node.exit)
-        seen = [x for x in exits if x.origin == "event"]
-        final = [x for x in seen if x.group_exit]
+        final = [x for x in exits if x.group_exit]
         if final:
-            return max(final, key=lambda x: x.time)
-        leader_exits = [x for x in node.rare.leader_exits or () if x.origin == "event"]
-        if leader_exits and node.rare.living_threads == 0:
-            leader_exit = leader_exits[-1]
-            last = max([leader_exit, *(t.exit for t in threads if t.exit)], key=lambda x: x.time)
-            others = leader_exit.group_exit is False or any(
-                t.start <= leader_exit.time < t.ended for t in threads
-            )
-            revived = others and any(time >= leader_exit.time for time in execs)
-            if not revived and last.group_exit is not False:
-                return last
-        inferred = [x for x in exits if x.origin != "event"]
-        if inferred and not seen:
-            first = min(inferred, key=lambda x: x.time)
-            if self._last_sign_of_life(node) < first.time:
-                return first
-        return None
+            return max(x.time for x in exits), max(final, key=_time)
+        if not leader_exits or node.rare.living_threads:
+            return None
+        last: Exit | None = leader_exits[-1]
+        left = leader_exits[-1].time
+        if any(time >= left for time in execs) and (
+            leader_exits[-1].group_exit is False or any(t.start <= left < t.ended for t in threads)
+        ):
+            return None  # another thread has become the leader by an exec
+        ended = left
+        for thread in threads:
+            if thread.ended > ended:
+                ended = thread.ended
+                last = thread.exit if is_seen(thread.exit) else None
+        if (last or leader_exits[-1]).group_exit is False:
+            return None  # there is another thread that nobody told of
+        return ended, last
 
-    def _last_sign_of_life(self, node: Process) -> int:
-        return max(
-            node.start,
-            node.last_branch,
-            node.latest.time if node.latest else -1,
-        )
+    def _inferred_end(self, node: Process, ended: int) -> tuple[int, Exit | None]:
+        """When `node` had surely ended, `ended` at the latest, though its exit was not seen."""
+        heard = node.last_sign_of_life
+        ended = min(ended, self._next_start(node), self._missing_at(heard))
+        init = self._namespaces.init_of(node)
+        if init is not None and init.ended != NEVER:
+            ended = min(ended, max(init.ended, heard + 1))
+        told = [
+            x
+            for x in node.rare.leader_exits or ()
+            if not is_seen(x) and x.group_exit is not False and x.time > heard
+        ]
+        first = min(told, key=_time, default=None)
+        if first is None or first.time > ended or node.rare.living_threads:
+            return ended, None
+        return first.time, first
+
+    def _missing_at(self, heard: int) -> int:
+        """When a picture ended that somebody last heard of at `heard` is missing from."""
+        index = bisect_right(self._pictures, heard, key=_since)
+        return self._pictures[index].time if index < len(self._pictures) else NEVER
 
     def _next_start(self, node: Process | Thread) -> int:
         """When the next holder of the tid started; `NEVER` if there is none."""
@@ -156,6 +253,45 @@ class Lifespans:
         while newer is not None and newer.older is not node:
             newer = newer.older
         return newer.start if newer is not None else NEVER
+
+    def _those_who_end_with(self, init: Process) -> list[Process]:
+        """Who may be in the pid namespace of `init` and has no exit that was seen."""
+        inode = pid_namespace(init.state)
+        if inode is None:
+            return []
+        return [
+            node
+            for node in self._namespaces.members(inode)
+            if node.start > init.start and not is_seen(node.exit)
+        ]
+
+    # ------------------------------------------------------------------------------- bookkeeping
+
+    def _may_be_missing(self, node: Process | Thread, picture: Picture) -> bool:
+        return (
+            node.ended > picture.time
+            and not is_seen(node.exit)
+            and node.last_sign_of_life < picture.since
+        )
+
+    def _keep_picture(self, picture: Picture) -> bool:
+        """Put a picture in its place. False if it tells nothing that another one does not."""
+        pictures = self._pictures
+        end = bisect_left(pictures, picture.since, key=_since)
+        if end < len(pictures) and pictures[end].time <= picture.time:
+            return False
+        begin = end
+        while begin and pictures[begin - 1].time >= picture.time:
+            begin -= 1
+        if end < len(pictures) and pictures[end].since == picture.since:
+            end += 1
+        pictures[begin:end] = [picture]
+        self._census.pictured = pictures[-1].since
+        self._census.settled = max(self._census.horizon, self._census.pictured - 1)
+        if len(pictures) > PICTURES_LIMIT:
+            self.dropped_pictures += 1
+            return pictures.pop(0) is not picture
+        return True
 
     def _end(self, node: Process, time: int, event: Exit | None) -> None:
         lived = node.ended == NEVER
@@ -192,3 +328,8 @@ class Lifespans:
 
 def last_exec(node: Process) -> int:
     return max((version.time for version in node.log if version.is_exec), default=-1)
+
+
+def _hear_of(node: Process | Thread, time: int) -> None:
+    if time > node.last_sign_of_life:
+        node.extra.last_heard = time

@@ -11,14 +11,14 @@ changelog.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 import msgspec
 
 from proctree_ds.changelog import Gap, Version, version_at
 from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, Loss, State, Task
 
-__all__ = ["NO_RARITIES", "Process", "Rare", "Thread"]
+__all__ = ["NO_RARITIES", "Process", "Rare", "Thread", "is_seen"]
 
 
 @dataclass(slots=True, eq=False)
@@ -52,8 +52,8 @@ class Rare:
     """When it changed too often for each change to be told."""
     horizon: int = -1
     """Nothing before this instant is known: an eviction took it."""
-    is_init: bool = False
-    """It has pid 1 in its pid namespace."""
+    last_heard: int = -1
+    """The last sign of life that left no version and no child."""
     has_no_parent: bool = False
     """The kernel itself started it: its parent is the idle task, pid 0."""
     approximate: bool = False
@@ -62,6 +62,11 @@ class Rare:
 
 NO_RARITIES: Final = Rare()
 """Shared by all that have nothing rare. Never written to."""
+
+
+def is_seen(event: Exit | None) -> TypeGuard[Exit]:
+    """Whether this is an exit that was observed, and not one that was concluded."""
+    return event is not None and event.origin == "event"
 
 
 class Process(msgspec.Struct, gc=False, eq=False):
@@ -117,6 +122,25 @@ class Process(msgspec.Struct, gc=False, eq=False):
     @property
     def task(self) -> Task:
         return Task(self.tid, self.start)
+
+    @property
+    def state(self) -> State:
+        """The last known state."""
+        return self.base if self.latest is None else self.latest.state
+
+    @property
+    def last_sign_of_life(self) -> int:
+        """The last instant at which it, or a thread of it, was heard of.
+
+        An end that is only inferred lies between this and `ended`.
+        """
+        latest = self.latest
+        return max(
+            self.start,
+            self.last_branch,
+            self.rare.last_heard,
+            -1 if latest is None else latest.time,
+        )
 
     def state_at(self, time: int) -> State:
         """The state as of `time`. O(log versions)."""
@@ -213,6 +237,17 @@ class Thread(msgspec.Struct, gc=False, eq=False):
         if self.versions is not None:
             return self.versions
         return [] if self.latest is None else [self.latest]
+
+    @property
+    def last_sign_of_life(self) -> int:
+        """The last instant at which it was heard of; an end that is only inferred lies after it."""
+        latest = self.latest
+        return max(
+            self.start,
+            self.last_branch,
+            self.rare.last_heard,
+            -1 if latest is None else latest.time,
+        )
 
     @property
     def end(self) -> int:

@@ -34,6 +34,7 @@ from proctree_ds.model import (
     Fork,
     Header,
     Loss,
+    Namespaces,
     Picture,
     Snapshot,
     State,
@@ -81,8 +82,11 @@ class ProcessTree:
         self._descent = Descent(
             self.census, self.faults, self._admission, self._inheritance, self._lifespans
         )
-        self._awaited = self._descent.awaited
-        self._by_pid_only = self._descent.by_pid_only
+        self._inheritance.on_namespaces = self._lifespans.enrol
+        self._host_namespaces: Namespaces | None = None
+        """Those of a process in the host's pid namespace: most have just these."""
+        self._awaited = self._descent.awaited.ids
+        self._by_pid_only = self._descent.by_pid_only.ids
         self._processes = self.census.processes
         self._by_tid = self.census.by_tid
         self._shadows = self.census.shadows
@@ -119,7 +123,8 @@ class ProcessTree:
             "evicted_living_processes": census.evicted_living,
             "evicted_threads": census.evicted_threads,
             "dropped_versions": self._inheritance.dropped_versions,
-            "gave_up_waiting": self._awaited.given_up + self._by_pid_only.given_up,
+            "dropped_pictures": self._lifespans.dropped_pictures,
+            "gave_up_waiting": self._descent.given_up,
             "loss_windows": len(self.losses),
             **{f"fault_{name}": count for name, count in sorted(self.faults.items())},
         }
@@ -154,8 +159,7 @@ class ProcessTree:
             or event.leader is not None
             or event.creator is not None
             or event.given is not None
-            or event.ns_pid == 1
-            or start <= self.census.horizon
+            or start <= self.census.settled
             or (holder is not None and (holder.start >= start or holder.rare is not NO_RARITIES))
         ):
             self._learn_fork(event)
@@ -199,7 +203,7 @@ class ProcessTree:
         if holder is not None:
             node.older = holder
             if holder.ended > start:
-                self._lifespans.infer_end(holder, start)
+                self._lifespans.succeed(holder, start)
         parent.pins += 1
         children = parent.children
         if children is None:
@@ -210,6 +214,9 @@ class ProcessTree:
             parent.last_branch = start
         processes = self._processes
         processes[entity] = node
+        namespaces = base.context.namespaces
+        if namespaces is not self._host_namespaces:
+            self._note_namespaces(node, namespaces)
         if len(processes) > self.census.process_room:
             self.census.make_room(start)
 
@@ -224,7 +231,7 @@ class ProcessTree:
             or type(node) is not Process
             or type(facts) is not State
             or time <= node.last_branch
-            or node.ended <= time
+            or node.ended != NEVER
             or node.threads is not None
             or (node.ns_pid is None and event.ns_pid is not None)
         ):
@@ -282,6 +289,14 @@ class ProcessTree:
             if not pins and parent.ended != NEVER:
                 self.census.release(parent)
 
+    def _note_namespaces(self, node: Process, namespaces: Namespaces | None) -> None:
+        if namespaces is None:
+            return
+        if namespaces.pid == self.census.namespaces.host:
+            self._host_namespaces = namespaces
+        else:
+            self._lifespans.enrol(node)
+
     # ----------------------------------------------------------------------- forks, late or odd
 
     def _learn_fork(self, event: Fork) -> None:
@@ -304,12 +319,8 @@ class ProcessTree:
             node.extra.parents = distinct(
                 parent.task if parent is not None else None, node.rare.parents
             )
-        if parent is not None and parent.ended != NEVER:
-            if parent.ended < node.start:
-                self._lifespans.sign_of_life(parent, node.start)
-            if parent.ended != NEVER:
-                self._lifespans.bequeath(parent)
         self._descent.link_creator(node, event)
+        self._lifespans.review(node, node.start)
 
     def _learn_thread(self, event: Fork) -> None:
         assert event.leader is not None
@@ -324,8 +335,10 @@ class ProcessTree:
         thread.ns_tid = event.ns_tid if event.ns_tid is not None else thread.ns_tid
         self._descent.link_creator(thread, event)
         process = thread.process
-        if process.ended != NEVER or last_exec(process) >= thread.start:
+        if last_exec(process) >= thread.start or thread.start <= self.census.settled:
             self._lifespans.settle(process)
+        else:
+            self._lifespans.review(process, thread.start)
 
     # --------------------------------------------------------------- execs, changes, pictures
 
@@ -337,11 +350,10 @@ class ProcessTree:
             self._learn_ns_pid(node, event.ns_pid)
         self._descent.learn_parent(node, event.time, event.parent)
         if self._inheritance.record(node, event.time, event.facts, "event") and (
-            node.threads is not None
-            or node.rare.leader_exits is not None
-            or node.ended <= event.time
+            node.threads is not None or node.rare.leader_exits is not None
         ):
             self._lifespans.settle(node)
+        self._lifespans.sign_of_life(node, event.time)
 
     def _change(self, event: Change) -> None:
         node: Process | Thread | None
@@ -360,7 +372,7 @@ class ProcessTree:
             self._inheritance.record(node, event.time, event.given, "event")
         if event.untold_until is not None:
             _learn_untold(node, Loss(event.untold_until, event.time))
-        self._lifespans.sign_of_life(process, event.time)
+        self._lifespans.sign_of_life(node, event.time)
 
     def _snapshot(self, event: Snapshot) -> None:
         self._admission.by_tick = event.origin == "procfs"
@@ -390,15 +402,12 @@ class ProcessTree:
             if node.start % CLOCK_TICK_NS == 0:
                 node.extra.approximate = True
         self._inheritance.record(node, event.time, event.given, event.origin)
-        self._lifespans.sign_of_life(
-            node if isinstance(node, Process) else node.process, event.time
-        )
+        self._lifespans.sign_of_life(node, event.time)
 
     def _learn_ns_pid(self, node: Process, ns_pid: int) -> None:
-        node.ns_pid = ns_pid
-        if ns_pid == 1:
-            self.census.inits[node.entity_id] = node
-            node.extra.is_init = True
+        if ns_pid != node.ns_pid:
+            node.ns_pid = ns_pid
+            self._lifespans.enrol(node)
 
     def _learn_subreaper(self, node: Process, time: int, flag: bool | None) -> None:
         if flag is None:
@@ -438,7 +447,7 @@ class ProcessTree:
         self.unfollowed = event.unfollowed
 
     def _picture(self, event: Picture) -> None:
-        """Nothing follows from a complete picture as yet."""
+        self._lifespans.learn_picture(event)
 
     def _loss(self, event: Loss) -> None:
         losses = self.losses
