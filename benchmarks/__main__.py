@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import live, queries, stream
+from benchmarks import live, memory, queries, stream
 from benchmarks.timing import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "ring": stream.ring_bytes,
     "queries": queries.point_queries,
     "children": queries.many_children,
+    "memory": memory.memory,
     "loop": live.loop,
     "storm": live.storm,
     "follow": live.follow,

@@ -546,3 +546,5 @@ def _fields(answer: type) -> tuple[str, ...]:
 
 PROCESS_FIELDS: Final = _fields(ProcessInfo)
 THREAD_FIELDS: Final = _fields(ThreadInfo)
+THREAD_ATTRIBUTES: Final = frozenset({"comm", "uid", "gid"})
+"""The versioned attributes that the answer about a thread has."""

@@ -53,6 +53,8 @@ class Census:
         """Ids of exited processes with children whose exit named no reaper."""
         self.exited: deque[Process] = deque()
         self.exited_threads: deque[Thread] = deque()
+        self.history_bytes = 0
+        """What the changelogs of all who are in memory weigh together."""
         self.evicted_processes = 0
         self.evicted_living = 0
         self.evicted_threads = 0
@@ -270,6 +272,7 @@ class Census:
     def evict_thread(self, thread: Thread) -> None:
         """Take one thread out of memory; its process stays."""
         del self.threads[thread.entity_id]
+        self.history_bytes -= thread.history_bytes
         self.count_threads()
         self.evicted_threads += 1
         process = thread.process
@@ -288,6 +291,7 @@ class Census:
         entity = node.entity_id
         del self.processes[entity]
         node.evicted = True
+        self.history_bytes -= node.history_bytes
         by_tid = self.by_tid
         tid = node.tid
         if node.older is None and by_tid[tid] is node:
@@ -313,6 +317,7 @@ class Census:
     def _remove_family(self, node: Process) -> None:
         for thread_id in node.threads or ():
             thread = self.threads.pop(thread_id)
+            self.history_bytes -= thread.history_bytes
             self.evicted_threads += 1
             self._leave_tid(thread)
             self._just_evicted.append(thread_id)
@@ -344,6 +349,7 @@ class Census:
     def _become_shadow(self, node: Process) -> None:
         node.parent = node.fork = node.latest = node.versions = node.threads = node.ns_pid = None
         node.queued = False
+        node.history_bytes = 0
         node.rare = Rare(horizon=self.horizon, heir=node.rare.heir, estates=node.rare.estates)
         node.born_of = node.base = UNKNOWN_STATE
         self.shadows[node.entity_id] = node

@@ -13,6 +13,7 @@ import msgspec
 
 from proctree_ds.answers import (
     PROCESS_FIELDS,
+    THREAD_ATTRIBUTES,
     THREAD_FIELDS,
     LineageEnd,
     ProcessInfo,
@@ -278,7 +279,7 @@ class DataSource:
         if at < node.rare.horizon:
             raise self._beyond_horizon(node.rare.horizon, f"thread {entity_id:#x}")
         for gap in node.rare.gaps or ():
-            if gap.since <= at < gap.until:
+            if gap.since <= at < gap.until and not gap.names.isdisjoint(THREAD_ATTRIBUTES):
                 raise self._beyond_horizon(gap.until, f"thread {entity_id:#x}")
         node.used = True
         end = node.ended if isinstance(node, Process) else node.end
@@ -318,7 +319,7 @@ class DataSource:
             if rare is NO_RARITIES or rare.copied_from is None:
                 state = node.born_of
             else:
-                state = parent.state_at(start)
+                state = info_at(tree, parent, start)._state
             if not parent.used:
                 parent.used = True
             processes.append(ProcessInfo(tree, parent, state, start))
@@ -436,7 +437,7 @@ class DataSource:
         if at < node.rare.horizon:
             raise self._beyond_horizon(node.rare.horizon, f"process {node.entity_id:#x}")
         for gap in node.rare.gaps or ():
-            if gap.images and gap.since <= at < gap.until:
+            if gap.hides_image and gap.since <= at < gap.until:
                 raise self._beyond_horizon(gap.until, f"process {node.entity_id:#x}")
         return info_at(self.tree, node, at)
 

@@ -9,13 +9,29 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Final
 
 from proctree_ds.census import Census
-from proctree_ds.changelog import VERSIONS_LIMIT, Version, before, insert, rebuild, thin
+from proctree_ds.changelog import (
+    VERSIONS_LIMIT,
+    Gap,
+    Version,
+    before,
+    groups_of,
+    insert,
+    is_crowded,
+    rebuild,
+    thin,
+    value_of,
+    weigh,
+)
 from proctree_ds.model import UNKNOWN_STATE, Context, Given, Origin, State, merge
 from proctree_ds.process import Process, Thread
 
-__all__ = ["Inheritance", "note_ties", "overlay"]
+__all__ = ["HISTORY_BYTES_LIMIT", "Inheritance", "note_ties", "overlay"]
+
+HISTORY_BYTES_LIMIT: Final = 64 << 20
+"""Bytes, roughly, of all changelogs together, those of a single version left out."""
 
 
 class Inheritance:
@@ -24,6 +40,7 @@ class Inheritance:
     def __init__(self, census: Census, faults: Counter[str]) -> None:
         self._census = census
         self._faults = faults
+        self._thin_all_at = HISTORY_BYTES_LIMIT
         self.dropped_versions = 0
         self.on_namespaces: Callable[[Process], object] = lambda node: None
         """Called with a process for which other namespaces are known than before."""
@@ -32,40 +49,84 @@ class Inheritance:
         self, node: Process | Thread, time: int, facts: State | Given, origin: Origin
     ) -> bool:
         """Put a version in its place and work out what follows. False if it was known."""
-        for gap in node.rare.gaps or ():
-            if gap.since <= time < gap.until:
-                self._faults["beyond_horizon"] += 1
-                return False
+        if node.rare.gaps and not self._is_news(node.rare.gaps, time, facts):
+            return False
         versions = node.log
         old_base = node.base
-        index = insert(versions, Version(time, facts, UNKNOWN_STATE, origin))
+        index = insert(versions, time, facts, origin)
         if index is None:
             return False
-        node.latest = versions[-1]
         if index == 0:
             base = _base_of(node, versions)
             if base is not node.base:
                 node.base = base
                 time = node.start - 1
-        rebuild(versions, node.base, index)
+        rebuild(versions, node.base, index + 1 if index else 0)
         node.latest = versions[-1]
-        node.versions = versions if len(versions) > 1 else None
         if isinstance(node, Process) and _namespaces_change(old_base, node.base, versions, index):
             self.on_namespaces(node)
+        if len(versions) > 1:
+            node.versions = versions
+            self.grew(node, index)
         self._spread(node, time)
-        if len(versions) > VERSIONS_LIMIT:
-            self.thin(node)
         return True
+
+    def grew(self, node: Process | Thread, index: int) -> None:
+        """A changelog of more than one version has a new one at `index`: keep all in bounds."""
+        versions = node.versions
+        assert versions is not None
+        if index and index == len(versions) - 1 and node.history_bytes:
+            self._note_bytes(
+                node, node.history_bytes + weigh(versions[-2].state, versions[-1].state)
+            )
+        else:
+            self._note_bytes(node, _weight(node.base, versions))
+        if is_crowded(versions):
+            self._thin(node, VERSIONS_LIMIT)
+        if self._census.history_bytes > self._thin_all_at:
+            self._thin_all()
 
     def reinherit(self, node: Process | Thread) -> None:
         """Work out anew what `node` was born with, and what follows for those it made."""
         if self._refresh(node):
             self._spread(node, node.start - 1)
 
-    def thin(self, node: Process | Thread) -> None:
-        gaps = node.extra.gaps = node.rare.gaps or []
+    def _is_news(self, gaps: list[Gap], time: int, facts: State | Given) -> bool:
+        """Whether anything of `facts` is of a kind whose history at `time` is still there."""
+        lost = {gap.group for gap in gaps if gap.since <= time < gap.until}
+        if not lost:
+            return True
+        stated = groups_of(facts)
+        self._faults["beyond_horizon"] += not lost.isdisjoint(stated)
+        return not stated <= lost
+
+    def _thin(self, node: Process | Thread, limit: int) -> None:
         assert node.versions is not None
-        self.dropped_versions += thin(node.versions, gaps)
+        gaps = node.rare.gaps or []
+        self.dropped_versions += thin(node.versions, node.base, gaps, limit)
+        if gaps:
+            node.extra.gaps = gaps
+        node.latest = node.versions[-1]
+        self._note_bytes(node, _weight(node.base, node.versions))
+
+    def _thin_all(self) -> None:
+        """All changelogs together are too large: the longest are cut, and then the next longest.
+
+        Half of memory is looked through each time, so what is left must grow by a quarter first.
+        """
+        census = self._census
+        limit = VERSIONS_LIMIT // 2
+        while limit > 1 and census.history_bytes > HISTORY_BYTES_LIMIT // 2:
+            nodes: list[Process | Thread] = [*census.processes.values(), *census.threads.values()]
+            for node in nodes:
+                if node.versions is not None and len(node.versions) > limit:
+                    self._thin(node, limit)
+            limit //= 2
+        self._thin_all_at = max(HISTORY_BYTES_LIMIT, census.history_bytes * 5 // 4)
+
+    def _note_bytes(self, node: Process | Thread, size: int) -> None:
+        self._census.history_bytes += size - node.history_bytes
+        node.history_bytes = size
 
     def _spread(self, node: Process | Thread, since: int) -> None:
         """Hand a change at `since` on to everything made later. O(what changes)."""
@@ -102,7 +163,7 @@ class Inheritance:
         if isinstance(node, Process):
             origin = node.rare.copied_from or node.parent
             if origin is not None and _is_known_at(origin, node.start):
-                born_of = _state_before(origin, node.start, node.rare.ties)
+                born_of = _state_before(origin, node.start, node.rare.ties, node.born_of)
                 changed = born_of is not node.born_of and born_of != node.born_of
                 node.born_of = born_of
         versions = node.log
@@ -133,10 +194,8 @@ def _namespaces_change(old_base: State, base: State, versions: list[Version], in
 
 
 def _is_known_at(origin: Process, time: int) -> bool:
-    """Whether the versions that `origin` had at `time` are still there."""
-    if origin.evicted or time < origin.rare.horizon:
-        return False
-    return not any(gap.since <= time < gap.until for gap in origin.rare.gaps or ())
+    """Whether `origin` and what it was at `time` are still there, but for what gaps hide."""
+    return not origin.evicted and time >= origin.rare.horizon
 
 
 def overlay(base: State, comm: str | None, context: Context | None) -> State:
@@ -162,9 +221,10 @@ def _base_of(node: Process | Thread, versions: list[Version]) -> State:
     elif isinstance(node, Process):
         base = node.born_of
     else:
-        base = _state_before(node.process, node.start, 0 if node.rare.creator else node.rare.ties)
+        ties = 0 if node.rare.creator else node.rare.ties
+        base = _state_before(node.process, node.start, ties, node.base)
     if node.rare.creator is not None:
-        creator = _state_before(node.rare.creator, node.start, node.rare.ties)
+        creator = _state_before(node.rare.creator, node.start, node.rare.ties, node.base)
         base = State(creator.comm, base.image, base.cwd, base.root, creator.context)
     if fork is not None:
         base = overlay(base, fork.comm, fork.context)
@@ -173,11 +233,26 @@ def _base_of(node: Process | Thread, versions: list[Version]) -> State:
     return base
 
 
-def _state_before(origin: Process | Thread, start: int, ties: int) -> State:
-    """What `origin` was when it made something at `start`, that saw `ties` equal-time versions."""
+def _state_before(origin: Process | Thread, start: int, ties: int, known: State) -> State:
+    """What `origin` was when it made something at `start`, that saw `ties` equal-time versions.
+
+    What a gap hides is as it was `known` to be.
+    """
     versions = origin.log
     index = before(versions, start, ties)
-    return versions[index - 1].state if index else origin.base
+    state = versions[index - 1].state if index else origin.base
+    hidden = [gap.names for gap in origin.rare.gaps or () if gap.since <= start <= gap.until]
+    if hidden:
+        state = merge(state, {name: value_of(known, name) for name in frozenset().union(*hidden)})
+    return state
+
+
+def _weight(base: State, versions: list[Version]) -> int:
+    size = 0
+    for version in versions:
+        size += weigh(base, version.state)
+        base = version.state
+    return size
 
 
 def note_ties(node: Process | Thread, origin: Process | Thread) -> None:

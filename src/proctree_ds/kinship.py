@@ -64,13 +64,13 @@ def _parent(census: Census, node: Process, time: int) -> _Question:
     for _ in range(ANCESTORS_LIMIT):
         if parent is None or parent.ended > time:
             return parent
-        named = _reaper(parent)
-        heir = None if named is None else named_process(census, named, parent.ended)
-        if heir is None and named is not None and named.start_time is not None:
-            if census.was_evicted(entity_id(named.start_time, named.tid)):
+        reaper = _reaper(parent)
+        heir = None if reaper is None else named_process(census, reaper, parent.ended)
+        if heir is None and reaper is not None and reaper.start_time is not None:
+            if census.was_evicted(entity_id(reaper.start_time, reaper.tid)):
                 return None  # whether that one has ended since, and who came then, is forgotten
         if heir is None:
-            heir = (yield _computed_heir(census, parent)) or _stranger(_reaper(parent))
+            heir = (yield _computed_heir(census, parent)) or _stranger(reaper)
         if heir is None or heir is parent:
             return None
         parent = heir

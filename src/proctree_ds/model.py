@@ -20,8 +20,10 @@ from xxhash import xxh3_64_intdigest
 __all__ = [
     "CLOCK_TICK_NS",
     "CONTEXT_FIELDS",
+    "CREDENTIAL_FIELDS",
     "IMAGE_FIELDS",
     "NEVER",
+    "STATE_FIELDS",
     "UNKNOWN_CONTEXT",
     "UNKNOWN_IMAGE",
     "UNKNOWN_STATE",
@@ -181,7 +183,8 @@ UNKNOWN_STATE: Final = State(None, UNKNOWN_IMAGE, None, None, UNKNOWN_CONTEXT)
 
 IMAGE_FIELDS: Final = frozenset(Image.__struct_fields__)
 CONTEXT_FIELDS: Final = frozenset(Context.__struct_fields__)
-_STATE_FIELDS: Final = frozenset({"comm", "image", "cwd", "root", "context"})
+STATE_FIELDS: Final = frozenset(State.__struct_fields__)
+CREDENTIAL_FIELDS: Final = frozenset({"uid", "euid", "suid", "gid", "egid", "sgid", "capabilities"})
 
 
 def merge(base: State, given: Given) -> State:
@@ -190,7 +193,7 @@ def merge(base: State, given: Given) -> State:
     image: Given = {}
     context: Given = {}
     for name, value in given.items():
-        if name in _STATE_FIELDS:
+        if name in STATE_FIELDS:
             whole[name] = value
         elif name in IMAGE_FIELDS:
             image[name] = value

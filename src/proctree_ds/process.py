@@ -101,6 +101,8 @@ class Process(msgspec.Struct, gc=False, eq=False):
     last_branch: int = -1
     """When it last made a child or a thread: an event before that is late for them."""
     dropped_children: int = 0
+    history_bytes: int = 0
+    """What `versions` weighs."""
     used: bool = False
     queued: bool = False
     evicted: bool = False
@@ -210,6 +212,7 @@ class Thread(msgspec.Struct, gc=False, eq=False):
     exit: Exit | None = None
     older: Process | Thread | None = None
     last_branch: int = -1
+    history_bytes: int = 0
     used: bool = False
     queued: bool = False
     rare: Rare = NO_RARITIES

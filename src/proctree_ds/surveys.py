@@ -135,8 +135,8 @@ def timeline_of(tree: ProcessTree, node: Process) -> list[TimelineEntry]:
             moments.append((version.time, "exec"))
         else:
             moments.append((version.time, "change" if version.origin == "event" else "snapshot"))
-    for later in parents_of(tree, node, NEVER)[1:]:
-        moments.append((later.since - tree.boot_time, "parent"))
+    heirs = parents_of(tree, node, NEVER)[1:]
+    moments.extend((heir.since - tree.boot_time, "parent") for heir in heirs)
     if node.ended != NEVER:
         moments.append((node.ended, "exit"))
     entries: list[TimelineEntry] = []

@@ -19,7 +19,7 @@ from xxhash import xxh3_64_intdigest
 
 from proctree_ds.admission import Admission
 from proctree_ds.census import Census
-from proctree_ds.changelog import VERSIONS_LIMIT, Version
+from proctree_ds.changelog import WHOLE, Version
 from proctree_ds.descent import Descent, distinct
 from proctree_ds.inheritance import Inheritance, overlay
 from proctree_ds.invariants import check_census
@@ -249,16 +249,15 @@ class ProcessTree:
             if node.fork is None:
                 self._learn_exec(event)
                 return
-            node.latest = Version(time, facts, facts)
+            node.latest = Version(time, WHOLE, facts)
         elif latest.time < time:
-            node.latest = version = Version(time, facts, facts)
+            node.latest = version = Version(time, WHOLE, facts)
             versions = node.versions
             if versions is None:
-                node.versions = [latest, version]
+                node.versions = versions = [latest, version]
             else:
                 versions.append(version)
-                if len(versions) > VERSIONS_LIMIT:
-                    self._inheritance.thin(node)
+            self._inheritance.grew(node, len(versions) - 1)
         else:
             self._learn_exec(event)
 
