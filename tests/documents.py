@@ -29,6 +29,7 @@ from proctree_ds.answers import PROCESS_FIELDS, THREAD_FIELDS
 from proctree_ds.cli.detect import main as detect
 from proctree_ds.cli.query import main as query
 from proctree_ds.registry import load_signatures
+from proctree_ds.states import STATES, TRANSITIONS
 
 __all__ = ["DOCUMENTS", "ROOT", "TABLES", "Block", "anchors", "blocks", "rewritten", "tables_in"]
 
@@ -204,12 +205,28 @@ def figures() -> str:
     return _head("what", "measured", "result and command") + "".join(rows)
 
 
+def process_states() -> str:
+    """A diagram (mermaid) of what happens in order, and tables of everything."""
+    rows = ["```mermaid\n", "stateDiagram-v2\n", "    [*] --> unknown\n"]
+    for change in TRANSITIONS:
+        if not change.is_late:
+            rows.append(f"    {change.before} --> {change.after}: {change.because}\n")
+    rows += ["```\n\n", _head("state", "of a process means")]
+    rows += [_row(f"`{state}`", meaning) for state, meaning in STATES.items()]
+    rows += ["\n", _head("from", "to", "because of", "")]
+    for change in TRANSITIONS:
+        late = "only by what arrives late" if change.is_late else ""
+        rows.append(_row(f"`{change.before}`", f"`{change.after}`", change.because, late))
+    return "".join(rows)
+
+
 TABLES: Final[dict[str, Callable[[], str]]] = {
     "built-in-signatures": built_in_signatures,
     "detect-options": detect_options,
     "query-commands": query_commands,
     "process-fields": lambda: _fields(proctree_ds.ProcessInfo, PROCESS_FIELDS),
     "thread-fields": lambda: _fields(proctree_ds.ThreadInfo, THREAD_FIELDS),
+    "process-states": process_states,
     "public-names": public_names,
     "figures": figures,
 }

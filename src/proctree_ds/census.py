@@ -333,15 +333,15 @@ class Census:
 
     def was_evicted(self, entity: int) -> bool:
         """Whether this was the id of a process or thread that was in memory once."""
-        self._forgotten.update(self._just_evicted)
-        self._just_evicted.clear()
+        if self._just_evicted:
+            self._turn_page()
         return entity in self._forgotten or entity in self._forgotten_before
 
     def _turn_page(self) -> None:
         """Forget the ids of those evicted before the last `process_cache` of them."""
         self._forgotten.update(self._just_evicted)
         self._just_evicted.clear()
-        if len(self._forgotten) > self.process_cache:
+        if len(self._forgotten) > max(self.process_cache, PAGE_IDS):
             self.has_forgotten_ids = self.has_forgotten_ids or bool(self._forgotten_before)
             self._forgotten_before = self._forgotten
             self._forgotten = set()
