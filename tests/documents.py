@@ -208,9 +208,7 @@ def figures() -> str:
 def process_states() -> str:
     """A diagram (mermaid) of what happens in order, and tables of everything."""
     rows = ["```mermaid\n", "stateDiagram-v2\n", "    [*] --> unknown\n"]
-    for change in TRANSITIONS:
-        if not change.is_late:
-            rows.append(f"    {change.before} --> {change.after}: {change.because}\n")
+    rows += [f"    {x.before} --> {x.after}: {x.because}\n" for x in TRANSITIONS if not x.is_late]
     rows += ["```\n\n", _head("state", "of a process means")]
     rows += [_row(f"`{state}`", meaning) for state, meaning in STATES.items()]
     rows += ["\n", _head("from", "to", "because of", "")]
