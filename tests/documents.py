@@ -28,6 +28,7 @@ import proctree_ds
 from proctree_ds.answers import PROCESS_FIELDS, THREAD_FIELDS
 from proctree_ds.cli.detect import main as detect
 from proctree_ds.cli.query import main as query
+from proctree_ds.faults import FAULTS
 from proctree_ds.registry import load_signatures
 from proctree_ds.states import STATES, TRANSITIONS
 
@@ -157,6 +158,12 @@ def public_names() -> str:
     return "".join(rows)
 
 
+def faults() -> str:
+    rows = [_head("counter", "what was wrong with the input, and what becomes of it")]
+    rows.extend(_row(f"`fault_{kind}`", meaning) for kind, meaning in sorted(FAULTS.items()))
+    return "".join(rows)
+
+
 class _Figure(NamedTuple):
     what: str
     name: str
@@ -226,6 +233,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "thread-fields": lambda: _fields(proctree_ds.ThreadInfo, THREAD_FIELDS),
     "process-states": process_states,
     "public-names": public_names,
+    "faults": faults,
     "figures": figures,
 }
 

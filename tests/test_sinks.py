@@ -145,6 +145,20 @@ def test_a_finding_is_a_line_in_the_documented_order() -> None:
     assert json.loads(second)["data"] == {"odd": "\udc80"}
 
 
+class Sip(io.BytesIO):
+    """Takes some of what it is given, as a full pipe does when a signal comes."""
+
+    def write(self, text: Any) -> int:
+        return super().write(text[:100])
+
+
+def test_a_file_that_takes_a_line_in_pieces_gets_all_of_it() -> None:
+    whole, pieces = io.BytesIO(), Sip()
+    for out in (whole, pieces):
+        JsonLines(out).write(detection())
+    assert pieces.getvalue() == whole.getvalue() != b""
+
+
 # ------------------------------------------------------------------------------------------ table
 
 

@@ -97,7 +97,8 @@ class Inheritance:
         if not lost:
             return True
         stated = groups_of(facts)
-        self._faults["beyond_horizon"] += not lost.isdisjoint(stated)
+        if not lost.isdisjoint(stated):
+            self._faults["beyond_horizon"] += 1
         return not stated <= lost
 
     def _thin(self, node: Process | Thread, limit: int) -> None:

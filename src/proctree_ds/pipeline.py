@@ -3,7 +3,8 @@
 The order within a batch is the promise that signatures rely on: the tree learns it first, then
 they see it. Whatever ends a run, the source is drained, the signatures are closed, the sinks are
 flushed and the log is sealed. What fails at the edge (a full disk, a reader that went away) is
-handed to `on_trouble` and left out from then on, and the rest goes on. Nothing here prints.
+handed to `on_trouble` and left out from then on, and the rest goes on. Of input that cannot be
+true, `on_fault` is told once a kind. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgspec
 
 from proctree_ds.detection import Detection
 from proctree_ds.engine import Engine
+from proctree_ds.faults import Fault
 from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Loss, Snapshot
 from proctree_ds.report import EngineLimits, Report, SignatureStatistics
 from proctree_ds.signature import EndOfSource, Signature, Tick
@@ -123,6 +125,7 @@ class Pipeline:
         limits: EngineLimits = EngineLimits(),  # noqa: B008 - frozen
         on_report: Callable[[Report], object] = lambda report: None,
         on_trouble: Callable[[Trouble], object] = lambda trouble: None,
+        on_fault: Callable[[Fault], object] = lambda fault: None,
     ) -> None:
         self.tree = tree if tree is not None else ProcessTree()
         self._source = source
@@ -133,6 +136,8 @@ class Pipeline:
         self._tick_ns = tick_ns
         self._clock = clock
         self._on_trouble = on_trouble
+        self._on_fault = on_fault
+        self._faults_told: set[str] = set()
         self._engine = Engine(
             signatures, self.tree, on_finding=self._deliver, on_report=on_report, limits=limits
         )
@@ -218,9 +223,16 @@ class Pipeline:
             self.tree.apply_all(batch)
         else:
             self.tree.apply_all(event for event in batch if type(event) is Header)
+        if len(self.tree.faults) > len(self._faults_told):
+            self._tell_faults()
         if self._log is not None:
             self._write_log(batch)
         self._engine.dispatch(batch)
+
+    def _tell_faults(self) -> None:
+        for kind in self.tree.faults.keys() - self._faults_told:
+            self._faults_told.add(kind)
+            self._on_fault(Fault(kind))
 
     def _between_ticks(self, batch: Sequence[Event]) -> Iterator[Sequence[Event]]:
         """The batch in pieces, each tick given just before the first event that is not before it.

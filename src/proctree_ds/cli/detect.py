@@ -269,6 +269,7 @@ def _assemble(
             else console.fail(str(report))
         ),
         on_trouble=on_trouble,
+        on_fault=lambda fault: console.warn(str(fault)),
     )
 
 

@@ -51,7 +51,9 @@ class JsonLines:
 
     def write(self, detection: Detection) -> None:
         """Take one finding."""
-        self._file.write(encode(detection))
+        rest = memoryview(encode(detection))
+        while rest:  # a file without a buffer (PYTHONUNBUFFERED) takes what it can before a signal
+            rest = rest[self._file.write(rest) :]
 
     def flush(self) -> None:
         """Hand the lines over."""
