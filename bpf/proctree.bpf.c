@@ -93,20 +93,29 @@ static __always_inline __u64 announce_cgroup(struct task_struct *task, __u64 now
 
 /* --------------------------------------------------------------------------------- fork, exit */
 
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+/*
+ * sched_process_fork fires in kernel_clone(), which the kernel's own makers of threads in a process
+ * go around: create_io_thread() for io_uring, vhost_task_create(). All tasks come out of copy_process(),
+ * and so by here; kernel/fork.c, 6.18. Those with pid 0 idle on a CPU that is brought up.
+ */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(on_fork, struct task_struct *child)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	__u64 cgroup_id = announce_cgroup(child, now);
-	struct pt_fork *fork = bpf_ringbuf_reserve(&events, sizeof(*fork), 0);
+	__u64 cgroup_id;
+	struct pt_fork *fork;
 
+	if (!LOAD(child, pid))
+		return 0;
+	cgroup_id = announce_cgroup(child, now);
+	fork = bpf_ringbuf_reserve(&events, sizeof(*fork), 0);
 	if (!fork) {
 		count_lost(PT_FORK);
 		return 0;
 	}
 	put_header(&fork->header, PT_FORK, now);
 	put_identity(&fork->identity, child);
-	put_task(&fork->creator, parent);
+	put_task(&fork->creator, bpf_get_current_task_btf());
 	LOAD_BYTES(fork->comm, child, comm);
 	put_context(&fork->context, child, cgroup_id);
 	bpf_ringbuf_submit(fork, 0);
