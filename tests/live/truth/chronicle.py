@@ -39,6 +39,9 @@ class Life:
     """The connector told of its fork, too."""
     claimed: int = -1
     """The last of its execs that the connector told of, in the tree's time."""
+    exec_count: int = 0
+    claims: int = 0
+    """How many execs the connector told of."""
     code: int | None = None
     """Its exit code as the connector gave it."""
 
@@ -151,6 +154,7 @@ class Chronicle:
         if life is None:
             return
         insort(life.execs, event.time)
+        life.exec_count += 1
         life.ended = None
         if event.old_tid is not None and event.old_tid != event.task.tid:
             former = self.holder(event.old_tid, event.time)

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
-from proctree_ds import ProcessInfo
+from proctree_ds import ProcessInfo, ThreadInfo
 
 from .asof import ANSWERS, AsOf, said_so, shown, wait_status
 from .chronicle import Chronicle, Life
@@ -21,6 +22,10 @@ from .reasons import Case, Reasons
 from .rows import Row, Sweep, ThreadRow
 
 __all__ = ["Comparison"]
+
+
+THREAD_ANSWERS: Final = {"name": "comm", "uid": "uid", "gid": "gid", "ns_tid": "ns_tid"}
+"""What the tree says of a thread, and the attribute of a process that is like it."""
 
 
 class Comparison:
@@ -183,26 +188,34 @@ class Comparison:
         process = self._asof.process(life, row.began)
         if any(info.process_entity_id != process.entity_id for info in infos):
             return False
-        said = {
-            "name": (thread.stat.comm, "comm"),
-            "uid": (thread.uid, "uid"),
-            "gid": (thread.gid, "gid"),
-            "ns_tid": (thread.ns_tid, "ns_tid"),
-        }
-        for name, (value, attribute) in said.items():
+        for name, attribute in THREAD_ANSWERS.items():
             self._ledger.compared[f"thread.{name}"] += 1
-            answers = [getattr(info, name) for info in infos]
-            if value in answers:
-                continue
-            text = f"{note} {name}: /proc says {value!r}, the tree {answers!r}"
-            if any(time > row.ended for time in life.execs):
-                self._ledger.explain("exec under way", f"thread.{name}", text)
-            elif last and said_so(infos[-1], attribute):
-                self._ledger.explain("not followed", f"thread.{name}", text)
-            elif last:
-                self._ledger.fail(text)
-            else:
-                return False
+            insist = self._questions.insist
+            ask = partial(self._thread_value, found, infos, thread, name, attribute, note)
+            insist(f"{note} {name}", ask, is_thread=True)
+        return True
+
+    def _thread_value(
+        self,
+        life: Life,
+        infos: list[ThreadInfo],
+        thread: ThreadRow,
+        name: str,
+        attribute: str,
+        note: str,
+        last: bool,
+    ) -> bool:
+        value = getattr(thread, name)
+        answers = [getattr(info, name) for info in infos]
+        if value in answers:
+            return True
+        text = f"{note} {name}: /proc says {value!r}, the tree {answers!r}"
+        if not last:
+            return False
+        if said_so(infos[-1], attribute):
+            self._ledger.explain("not followed", f"thread.{name}", text)
+        else:
+            self._ledger.fail(text)
         return True
 
     def _no_other_thread(self, row: Row, life: Life, note: str) -> None:

@@ -34,12 +34,11 @@ EXPLANATIONS: Final = {
 
 @dataclass(slots=True)
 class Explained:
-    """One kind of explanation: how often, for how long at most, and one example."""
+    """One kind of explanation of one attribute: how often, for how long at most, an example."""
 
     count: int = 0
     longest_ns: int = 0
     example: str = ""
-    names: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(slots=True)
@@ -53,7 +52,8 @@ class Ledger:
     """Values compared, by attribute."""
     witnessed: Counter[str] = field(default_factory=Counter)
     """Notices of the connector that were checked, by kind."""
-    explained: dict[str, Explained] = field(default_factory=dict)
+    explained: dict[tuple[str, str], Explained] = field(default_factory=dict)
+    """By kind and attribute."""
     asked_again: int = 0
     """Differences that were gone once the tree had learned what came later."""
     unexplained: int = 0
@@ -62,12 +62,15 @@ class Ledger:
     def explain(self, kind: str, name: str, example: str, lasted_ns: int = 0) -> None:
         """Count one explained difference of the attribute `name`."""
         assert kind in EXPLANATIONS, kind
-        entry = self.explained.setdefault(kind, Explained())
+        entry = self.explained.setdefault((kind, name), Explained())
         entry.count += 1
-        entry.names[name] += 1
         if not entry.example or lasted_ns > entry.longest_ns:
+            entry.longest_ns = lasted_ns
             entry.example = example
-        entry.longest_ns = max(entry.longest_ns, lasted_ns)
+
+    def explained_by(self, kind: str) -> int:
+        """How many differences one kind of explanation explains."""
+        return sum(entry.count for (of, _), entry in self.explained.items() if of == kind)
 
     def fail(self, text: str) -> None:
         """Keep one difference that nothing explains."""

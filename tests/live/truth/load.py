@@ -2,8 +2,8 @@
 
 Builds, a configure script, Python with subprocesses and pools, stress-ng, and processes that change
 all that they can (changes.c), side by side and again and again until the time is over. DIRECTORY is
-where files may be made; CGROUP, a directory of the followed hierarchy, is where it runs, and
-whatever is still in there at the end is ended.
+where files may be made; CGROUP, a directory of the followed hierarchy with two others in it, a and
+b, is where it runs.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from __future__ import annotations
 import os
 import pty
 import random
-import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -94,8 +92,6 @@ class Load:
     # --------------------------------------------------------------------------------- streams
 
     def prepare(self) -> None:
-        for name in ("a", "b"):
-            (self.cgroup / name).mkdir(exist_ok=True)
         sources = self.directory / "build"
         sources.mkdir(exist_ok=True)
         names = [f"part{i}" for i in range(C_FILES)]
@@ -164,35 +160,6 @@ class Load:
         os.close(terminal)
 
 
-def _end_what_is_left(cgroup: Path) -> None:
-    """End by pid what is still in the cgroup, and take the cgroup away."""
-    for place in (cgroup / "a", cgroup / "b", cgroup):
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            pids = [int(line) for line in (place / "cgroup.procs").read_text().split()]
-            others = [pid for pid in pids if pid != os.getpid()]
-            if not others:
-                break
-            for pid in others:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-            time.sleep(0.05)
-
-
-def main(seconds: float, directory: Path, cgroup: Path) -> None:
-    home = cgroup.parent / "cgroup.procs"
-    (cgroup / "cgroup.procs").write_text("0")
-    try:
-        Load(seconds, directory, cgroup).run()
-    finally:
-        _end_what_is_left(cgroup)
-        home.write_text("0")
-        for place in (cgroup / "a", cgroup / "b", cgroup):
-            place.rmdir()
-        shutil.rmtree(directory, ignore_errors=True)
-
-
 if __name__ == "__main__":
-    main(float(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))
+    (Path(sys.argv[3]) / "cgroup.procs").write_text("0")
+    Load(float(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])).run()

@@ -74,6 +74,10 @@ class ThreadRow:
     gid: int
     ns_tid: int
 
+    @property
+    def name(self) -> str:
+        return self.stat.comm
+
 
 @dataclass(slots=True)
 class Row:
@@ -321,9 +325,15 @@ def _tty(number: int) -> str | None:
         return f"{major}:{minor}"
 
 
-def followed_hierarchy() -> str:
-    """The controller whose hierarchy tells processes apart: v2 ("") where it has cgroups, else one
-    of v1."""
+class Hierarchy(NamedTuple):
+    """A cgroup hierarchy: its controller, "" for v2, and where it is mounted."""
+
+    controller: str
+    mount: str
+
+
+def followed_hierarchy() -> Hierarchy:
+    """The one that tells processes apart: v2 where it has cgroups, else one of v1."""
     mounts: dict[str, str] = {}
     with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
@@ -333,6 +343,20 @@ def followed_hierarchy() -> str:
             elif kind == "cgroup":
                 mounts.update(dict.fromkeys(options.split(","), place))
     for controller in ("", "memory", "pids"):
-        if (at := mounts.get(controller)) and any(entry.is_dir() for entry in os.scandir(at)):
-            return controller
-    return ""
+        if (at := mounts.get(controller)) and _has_directories(at):
+            return Hierarchy(controller, at)
+    return Hierarchy("", mounts.get("", ""))
+
+
+def _has_directories(place: str) -> bool:
+    with os.scandir(place) as entries:
+        return any(entry.is_dir() for entry in entries)
+
+
+def own_cgroup(hierarchy: Hierarchy) -> str:
+    """The directory of this process's cgroup."""
+    row = read_row(os.getpid(), hierarchy.controller)
+    assert row is not None
+    path = row.values["cgroup"]
+    assert isinstance(path, str)
+    return hierarchy.mount + path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,7 @@ BATCH: Final = 256
 MEMORY_NS: Final = PATIENCE_NS + 4_000_000_000
 """For how long the comparison remembers what has ended: longer than anything is asked about."""
 
+ANCHOR_ROUNDS: Final = 200
 _READINGS: Final = 3
 
 
@@ -55,9 +56,13 @@ class Outcome:
 
 
 class Watch:
-    """One capture with everything that judges it."""
+    """One capture with everything that judges it.
 
-    def __init__(self) -> None:
+    `tamper` stands between the source and the tree, for who wants to see a wrong tree found out.
+    """
+
+    def __init__(self, tamper: Callable[[Sequence[Event]], Sequence[Event]] = lambda b: b) -> None:
+        self._tamper = tamper
         self._connector = Connector()
         before = zombies()
         self._source = EbpfSource(ring_bytes=RING_BYTES, batch=BATCH)
@@ -73,7 +78,8 @@ class Watch:
         )
         self._witness = Witness(asof, self._chronicle, self._questions, self._ledger)
         self._forks = ForkCount(self._chronicle, self._ledger)
-        self._hierarchy = followed_hierarchy()
+        self._controller = followed_hierarchy().controller
+        self._since = 0
 
     def run(self, command: Sequence[str]) -> Outcome:
         """Watch while `command` runs, to its end."""
@@ -81,16 +87,15 @@ class Watch:
         self._take(next(self._batches))
         self._catch_up()
         self._connector.read()
-        since = boot_clock()
-        self._round(since)
+        self._since = boot_clock()
+        self._find_anchor()
         load = subprocess.Popen(command)
         try:
             while load.poll() is None:
-                self._round(since)
+                self._round()
         finally:
             load.wait()
-        for _ in range(3):
-            self._round(since)
+        self._find_anchor()
         self._questions.ask_again(last=True)
         self._tree._check()
         return Outcome(
@@ -108,11 +113,19 @@ class Watch:
         self._connector.close()
         self._source.close()
 
-    def _round(self, since: int) -> None:
+    def _find_anchor(self) -> None:
+        """Go on until nobody is being made just while the kernel's count is read."""
+        before = self._forks.anchors
+        for _ in range(ANCHOR_ROUNDS):
+            self._round()
+            if self._forks.anchors > before:
+                return
+
+    def _round(self) -> None:
         readings: list[Reading] = [read_count() for _ in range(_READINGS)]
-        taken = sweep(self._hierarchy)
+        taken = sweep(self._controller)
         readings += [read_count() for _ in range(_READINGS)]
-        notices = [notice for notice in self._connector.read() if notice.time >= since]
+        notices = [notice for notice in self._connector.read() if notice.time >= self._since]
         departures = self._reasons.departures
         departures.update((n.pid, n.time) for n in notices if n.kind == connector.EXIT)
         self._witness.hear(notices)
@@ -120,11 +133,19 @@ class Watch:
         self._forks.take(readings)
         self._questions.ask_again()
         self._comparison.compare(taken)
-        before = taken.began - MEMORY_NS
+        self._forget(taken.began - MEMORY_NS)
+
+    def _forget(self, before: int) -> None:
+        """Let go of what nobody asks about any more; whoever the tree has, others saw, too."""
         self._chronicle.forget_moments(before)
         for life in self._chronicle.forget(before):
-            if life.forked is not None and life.forked > since and not life.is_witnessed:
+            if life.forked is None or life.forked <= self._since:
+                continue
+            if not life.is_witnessed:
                 self._ledger.fail(f"the tree has {life!r}, of which the connector did not tell")
+            if life.exec_count != life.claims:
+                self._ledger.fail(f"of the execs of {life!r} the connector told {life.claims}")
+        departures = self._reasons.departures
         for pid in [pid for pid, time in departures.items() if time < before]:
             del departures[pid]
 
@@ -146,5 +167,5 @@ class Watch:
         for event in batch:
             if not isinstance(event, Header):
                 note(event)
-        self._tree.apply_all(batch)
+        self._tree.apply_all(self._tamper(batch))
         self._witness.check(max((getattr(event, "time", None) or 0 for event in batch), default=0))

@@ -87,6 +87,7 @@ class Witness:
         if exec_time is None or exec_time <= life.claimed:
             return False
         life.claimed = exec_time
+        life.claims += 1
         return True
 
     def _exit(self, notice: Notice, life: Life) -> bool:
