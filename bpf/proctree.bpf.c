@@ -236,29 +236,36 @@ int on_call(void *context)
 
 /* --------------------------------------------------------------------------------- fork, exit */
 
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+/*
+ * sched_process_fork fires in kernel_clone(), which the kernel's own makers of threads in a process
+ * go around: create_io_thread() for io_uring, vhost_task_create(). All tasks come out of copy_process(),
+ * and so by here; kernel/fork.c, 6.18. Those with pid 0 idle on a CPU that is brought up.
+ */
+SEC("tp_btf/task_newtask")
+int BPF_PROG(on_fork, struct task_struct *child)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
-	__u64 cgroup_id = announce_cgroup(child, now);
-	__u64 name[2], born;
+	struct task_struct *creator = bpf_get_current_task_btf();
+	__u64 cgroup_id, name[2], born;
 	struct pt_fork *fork;
 
+	if (!LOAD(child, pid))
+		return 0;
+	cgroup_id = announce_cgroup(child, now);
 	/* A child that is as its creator was told to be shows that nothing has changed meanwhile. */
 	LOAD_BYTES(name, child, comm);
 	born = circumstances(child, name);
 	/* What the creator is like now, it was when the call began: the child is born of that. */
-	if (!is_told(parent, born) || LOAD(parent, group_leader) != parent)
-		catch_up_both(parent, LOAD(child, start_boottime) - 1);
+	if (!is_told(creator, born) || LOAD(creator, group_leader) != creator)
+		catch_up_both(creator, LOAD(child, start_boottime) - 1);
 	fork = bpf_ringbuf_reserve(&events, sizeof(*fork), 0);
-
 	if (!fork) {
 		count_lost(PT_FORK);
 		return 0;
 	}
 	put_header(&fork->header, PT_FORK, now);
 	put_identity(&fork->identity, child);
-	put_task(&fork->creator, parent);
+	put_task(&fork->creator, creator);
 	LOAD_BYTES(fork->comm, child, comm);
 	put_context(&fork->context, child, cgroup_id);
 	bpf_ringbuf_submit(fork, 0);

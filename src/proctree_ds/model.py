@@ -228,7 +228,7 @@ class Header(msgspec.Struct, frozen=True, gc=False):
 
 
 class Fork(msgspec.Struct, frozen=True, gc=False):
-    """`task` was created (sched_process_fork): a process, or a thread when `leader` is another.
+    """`task` was created (task_newtask): a process, or a thread when `leader` is another.
 
     `parent` is the leader of the real parent process; `creator` the thread that called clone,
     None when it is `parent`. `comm` and `context` are the child's own where the source knows

@@ -263,7 +263,7 @@ class Decoder:
         self.malformed += 1
 
     def fork(self, buffer: Buffer, offset: int, length: int) -> Fork | None:
-        """sched_process_fork."""
+        """task_newtask."""
         if length != FORK_BYTES:
             self.malformed += 1
             return None

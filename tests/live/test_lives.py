@@ -104,6 +104,18 @@ def test_a_child_of_a_thread_belongs_to_the_process(capture: Capture, victims: P
     assert fork.creator == seen.one(Fork, thread).task
 
 
+def test_a_thread_that_the_kernel_makes_for_a_process(capture: Capture, victims: Path) -> None:
+    """create_io_thread() makes it without kernel_clone(), so sched_process_fork does not fire."""
+    seen = capture([victims / "uring"])
+    (tid,) = seen.numbers
+    process = seen.one(Fork, seen.pid).task
+    fork = seen.one(Fork, tid)
+    assert fork.leader == fork.creator == process
+    assert fork.parent is not None
+    assert fork.parent.tid == os.getpid()
+    assert seen.one(Exit, tid).task == fork.task
+
+
 def test_an_orphan_goes_to_init(capture: Capture, victims: Path) -> None:
     seen = capture([victims / "lives", "double_fork"])
     process = seen.one(Fork, seen.pid).task

@@ -1,0 +1,105 @@
+"""The tree's answers, asked on the boot clock, in the form in which /proc tells the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from proctree_ds import DataSource, ProcessInfo, ThreadInfo
+
+from .chronicle import Life
+from .rows import NAMESPACES, FileLink
+
+Answer = Callable[[ProcessInfo], object]
+
+UNFOLLOWED: Final = frozenset(
+    {
+        *("comm", "cgroup", "cwd", "root", "session_id", "process_group", "tty"),
+        *("uid", "euid", "suid", "gid", "egid", "sgid", "capabilities", "login_uid"),
+        *(f"{name}_namespace" for name in NAMESPACES),
+    }
+)
+"""Attributes whose changes the source does not tell when they happen."""
+
+
+def said_so(info: ProcessInfo | ThreadInfo, attribute: str) -> bool:
+    """Whether the answer admits that the attribute may have changed since it was last known."""
+    return attribute in UNFOLLOWED
+
+
+def _exe(info: ProcessInfo) -> object:
+    file = info.execution_binary
+    return None if file is None else file.path
+
+
+def _cmdline(info: ProcessInfo) -> object:
+    return None if info.cmd is None else "".join(word + "\0" for word in info.cmd)
+
+
+def _capabilities(info: ProcessInfo) -> object:
+    sets = info.capabilities
+    if sets is None:
+        return None
+    return (sets.effective, sets.permitted, sets.inheritable, sets.bounding, sets.ambient)
+
+
+def _namespace(name: str) -> Answer:
+    return lambda info: None if info.namespaces is None else getattr(info.namespaces, name)
+
+
+def _field(name: str) -> Answer:
+    return lambda info: getattr(info, name)
+
+
+ANSWERS: Final[dict[str, Answer]] = {
+    "comm": _field("name"),
+    "cmdline": _cmdline,
+    "exe": _exe,
+    "capabilities": _capabilities,
+    **{f"{name}_namespace": _namespace(name) for name in NAMESPACES},
+    **{
+        name: _field(name)
+        for name in (
+            *("ppid", "process_group", "session_id", "tty", "ns_pid", "cwd", "root", "cgroup"),
+            *("uid", "euid", "suid", "gid", "egid", "sgid", "login_uid"),
+        )
+    },
+}
+"""What the tree says to each value of a row."""
+
+
+def shown(value: object) -> object:
+    """A value of /proc in the form of the tree's answer."""
+    return value.path if isinstance(value, FileLink) else value
+
+
+def wait_status(info: ProcessInfo) -> int | None:
+    """How a process ended, as wait(2) gives it; None where the tree does not know."""
+    if info.exit_code is None and info.exit_signal is None:
+        return None
+    return (info.exit_code or 0) << 8 | (info.exit_signal or 0) | (info.core_dumped or 0) << 7
+
+
+class AsOf:
+    """A data source, asked about lives as of boot-clock instants."""
+
+    def __init__(self, ds: DataSource) -> None:
+        self.ds = ds
+
+    def epoch(self, time: int) -> int:
+        return self.ds.tree.boot_time + time
+
+    def process(self, life: Life, time: int) -> ProcessInfo:
+        """The process that the task belongs to, or at its start where `time` is before that."""
+        return self.ds.process(life.process, self.epoch(max(time, life.start)))
+
+    def thread(self, life: Life, time: int) -> ThreadInfo:
+        return self.ds.thread(life.entity_id, self.epoch(max(time, life.start)))
+
+    def during(self, life: Life, began: int, ended: int) -> Iterator[ProcessInfo]:
+        """The answer at `began`, and at each later instant up to `ended` at which it changes."""
+        first = self.epoch(max(began, life.start))
+        yield self.ds.process(life.process, first)
+        for entry in self.ds.timeline(life.process):
+            if first < entry.time <= self.epoch(ended):
+                yield entry.process

@@ -1,0 +1,149 @@
+"""Why a value of /proc may differ from the tree's answer although both are right.
+
+Each reason is something that the kernel is known to do, looked for in what /proc, the connector
+and the source's own events say about these instants; none is a matter of how large a difference is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from errno import EACCES, EPERM
+from typing import Final
+
+from proctree_ds import ProcessInfo
+
+from .asof import ANSWERS, AsOf, said_so, shown
+from .chronicle import Chronicle, Life
+from .rows import FileLink, Row, Unreadable
+
+OF_THE_IMAGE: Final = frozenset(
+    {
+        *("comm", "exe", "cmdline", "capabilities", "time_namespace"),
+        *("uid", "euid", "suid", "gid", "egid", "sgid"),
+    }
+)
+"""What an exec itself changes: begin_new_exec() and exec_task_namespaces(), 6.18."""
+
+_FORBIDDEN: Final = (Unreadable(EACCES), Unreadable(EPERM))
+
+Reason = tuple[str, int]
+"""The name in `ledger.EXPLANATIONS`, and for how long the two differed as far as that is known."""
+
+
+@dataclass(slots=True)
+class Case:
+    """One value that differs, with every answer of the tree from the row's beginning to its end."""
+
+    row: Row
+    life: Life
+    name: str
+    answers: list[ProcessInfo]
+
+    @property
+    def observed(self) -> object:
+        return self.row.values[self.name]
+
+    @property
+    def value(self) -> object:
+        return shown(self.observed)
+
+    @property
+    def said(self) -> list[object]:
+        return [ANSWERS[self.name](info) for info in self.answers]
+
+
+class Reasons:
+    """Finds the reason of a case."""
+
+    def __init__(self, asof: AsOf, chronicle: Chronicle) -> None:
+        self._asof = asof
+        self._chronicle = chronicle
+        self.departures: dict[int, int] = {}
+        """When the connector last told of an exit, by process id."""
+
+    def find(self, case: Case, *, last: bool) -> Reason | None:
+        """None where there is none, or none yet: only the `last` call takes what is left."""
+        reason = self._end_of_life(case) or self._exec_under_way(case)
+        if reason is None and case.observed in _FORBIDDEN:
+            reason = "forbidden", 0
+        if reason is None and case.name == "comm":
+            reason = self._name(case)
+        if reason is None and case.name == "ppid":
+            reason = self._handover(case)
+        if reason is None and case.name == "cmdline":
+            reason = self._arguments(case, last=last)
+        if reason is None and isinstance(case.observed, FileLink):
+            reason = self._moved(case)
+        # An exec that is still under way must not pass for a change that was not followed.
+        if reason is None and last and said_so(case.answers[-1], case.name):
+            reason = "not followed", 0
+        return reason
+
+    def _end_of_life(self, case: Case) -> Reason | None:
+        """do_exit() lets go of memory, files, places and namespaces, one after the other."""
+        row = case.row
+        if row.last is None and case.value in (0, -1, None):
+            return "gone", 0
+        is_empty = (case.name, case.value) in (("cmdline", ""), ("tty", None))
+        if not row.is_dying or not (is_empty or isinstance(case.observed, Unreadable)):
+            return None
+        return "gone" if row.last is None else "zombie" if row.is_zombie else "dying", 0
+
+    def _exec_under_way(self, case: Case) -> Reason | None:
+        if case.name not in OF_THE_IMAGE:
+            return None
+        told = next((time for time in case.life.execs if time > case.row.ended), None)
+        if told is None:
+            return None
+        new = ANSWERS[case.name](self._asof.process(case.life, told))
+        if case.value == new or (case.name, case.value) == ("cmdline", ""):
+            return "exec under way", told - case.row.ended
+        return None
+
+    def _name(self, case: Case) -> Reason | None:
+        comm, name = case.row.first.comm, case.answers[-1].name
+        if case.row.first.is_kernel_thread and name is not None and comm.startswith(name):
+            return "decorated name", 0
+        return None
+
+    def _handover(self, case: Case) -> Reason | None:
+        """A parent that exits keeps its children until exit_notify(), after its exit was told."""
+        row, observed = case.row, case.observed
+        if row.is_zombie and not case.answers[-1].is_alive:
+            told = case.answers[0].ppid
+            former = None if told is None else self._chronicle.holder(told, row.ended)
+            if former is None or former.ended is not None:
+                return "handed over dead", 0
+        if not isinstance(observed, int) or self.departures.get(observed, -1) < row.began:
+            return None
+        parent = self._chronicle.holder(observed, row.began)
+        if parent is None or not parent.exits or parent.exits[-1] > row.began:
+            return None
+        if self._asof.process(case.life, parent.exits[-1] - 1).ppid == observed:
+            return "handing over", row.began - parent.exits[-1]
+        return None
+
+    def _arguments(self, case: Case, *, last: bool) -> Reason | None:
+        info, said, value = case.answers[-1], case.said[-1], case.value
+        if not isinstance(value, str) or not isinstance(said, str):
+            return None
+        if info.cmd_truncated and value.startswith(said.removesuffix("\0")):
+            return "argv cut", 0
+        file, exe = info.execution_binary, case.row.values["exe"]
+        is_same_image = (
+            file is not None
+            and isinstance(exe, FileLink)
+            and (file.device, file.inode) == (exe.device, exe.inode)
+        )
+        return ("argv rewritten", 0) if last and is_same_image else None
+
+    def _moved(self, case: Case) -> Reason | None:
+        observed = case.observed
+        assert isinstance(observed, FileLink)
+        if case.name == "exe":
+            file = case.answers[-1].execution_binary
+            if file and (file.device, file.inode) == (observed.device, observed.inode):
+                return "file moved", 0
+        elif observed.is_deleted and not said_so(case.answers[-1], case.name):
+            return "place moved", 0
+        return None
