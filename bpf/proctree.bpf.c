@@ -280,7 +280,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct signal_struct *signal = LOAD(task, signal);
 	struct pt_exit *exit;
 
-	catch_up(task, now);
+	catch_up(task, now - 1);
 	exit = bpf_ringbuf_reserve(&events, sizeof(*exit), 0);
 	if (!exit) {
 		count_lost(PT_EXIT);

@@ -89,7 +89,7 @@ def test_what_no_hook_tells_comes_with_the_exit(capture: Capture, victims: Path)
     seen = capture([victims / "changes", "sc"])
     (change,) = changes_of(seen)
     exit_ = seen.one(Exit, seen.pid)
-    assert change.time == exit_.time
+    assert change.time == exit_.time - 1
     assert (change.given["cwd"], change.given["context"].session_id) == ("/usr", seen.pid)
 
 
