@@ -101,6 +101,14 @@ def test_a_tree_goes_by_parents_and_with_the_dead_by_who_made_whom(log: Path) ->
     assert [process["pid"] for process in below] == [600, 601]
 
 
+def test_a_lineage_by_the_parents_of_the_time() -> None:
+    asked = ("lineage", WEBSHELL, "--pid", 2225, "--at", "+75s")
+    original = [row["pid"] for row in answers(*asked)]
+    now = [row["pid"] for row in answers(*asked, "--parents", "as_of")]
+    assert len(original) > len(now) > 1
+    assert (original[0], original[-1]) == (now[0], now[-1])
+
+
 def test_a_lineage_ends_at_the_process_as_a_drawing(log: Path) -> None:
     found = answers("lineage", log, "--pid", 601, "--at", "+2.5s")
     assert [process["pid"] for process in found][-1] == 601

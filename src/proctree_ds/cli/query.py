@@ -17,6 +17,7 @@ from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, Pr
 
 if TYPE_CHECKING:
     from proctree_ds.answers import ProcessInfo
+    from proctree_ds.datasource import Parents
 
 __all__ = ["main"]
 
@@ -182,14 +183,29 @@ def process(pid: int | None, entity_id: int | None, **common: Any) -> None:
 @_source
 @_which
 @click.option("--max-depth", type=click.IntRange(0), help="So many ancestors at most.")
-def lineage(max_depth: int | None, pid: int | None, entity_id: int | None, **common: Any) -> None:
+@click.option(
+    "--parents",
+    type=click.Choice(["original", "as_of"]),
+    default="original",
+    show_default=True,
+    help="By the parents at the start, or by those that they had at the instant, as of then.",
+)
+def lineage(
+    max_depth: int | None,
+    parents: Parents,
+    pid: int | None,
+    entity_id: int | None,
+    **common: Any,
+) -> None:
     """Tell the ancestors of a process, each as it was when it made the next, the first on top."""
     from proctree_ds.sinks.tree_view import chain
 
     _need_one(pid, entity_id)
     with _asked(**common) as asked:
         found = asked.find(pid, entity_id)
-        ancestry = asked.answers.lineage(found.entity_id, asked.time, max_depth=max_depth)
+        ancestry = asked.answers.lineage(
+            found.entity_id, asked.time, max_depth=max_depth, parents=parents
+        )
         asked.show_tree(chain(ancestry))
         if ancestry.end in ("unknown_parent", "evicted"):
             why = {"unknown_parent": "it was never seen", "evicted": "its history was dropped"}
