@@ -91,7 +91,9 @@ static __always_inline __u64 announce_cgroup(struct task_struct *task, __u64 now
 	if (size > PT_PATH_BYTES)
 		return id;
 	cgroup->path_length = size;
-	if (bpf_ringbuf_output(&events, cgroup, sizeof(*cgroup) + size, 0))
+	/* Into both rings, for each is read on its own: nobody may meet the id before its path. */
+	if (bpf_ringbuf_output(&events, cgroup, sizeof(*cgroup) + size, 0) ||
+	    bpf_ringbuf_output(&changes, cgroup, sizeof(*cgroup) + size, 0))
 		count_lost(PT_CGROUP);
 	else
 		bpf_map_update_elem(&cgroups_sent, &id, &sent, BPF_ANY);
@@ -134,12 +136,12 @@ static __always_inline void tell_change(struct task_struct *task, __u64 time, __
 		remember(task, circumstances);
 }
 
-static __always_inline void remember_as_it_is(struct task_struct *task)
+static __always_inline __u64 present_circumstances(struct task_struct *task)
 {
 	__u64 name[2];
 
 	LOAD_BYTES(name, task, comm);
-	remember(task, circumstances(task, name));
+	return circumstances(task, name);
 }
 
 static __always_inline bool is_told(struct task_struct *task, __u64 circumstances)
@@ -153,50 +155,47 @@ static __always_inline bool is_told(struct task_struct *task, __u64 circumstance
  * Tells if the circumstances of `task` at `time` are not what was told last. Whatever no hook of
  * its own tells comes to light here, at the next event of the task.
  */
-static __always_inline void catch_up(struct task_struct *task, __u64 time)
+static __always_inline void catch_up(struct task_struct *task, __u64 time, bool at_any_pace)
 {
 	__u64 name[2], now;
+	__u32 flags = 0;
 
 	LOAD_BYTES(name, task, comm);
 	now = circumstances(task, name);
-	if (!is_told(task, now))
-		tell_change(task, time, name, now, 0);
+	if (!is_told(task, now) && (at_any_pace || keeps_pace(task, time, &flags)))
+		tell_change(task, time, name, now, flags);
 }
 
-/* The same for the process of `task`, which has directories, session and subreaper flag. */
-static __always_inline void catch_up_both(struct task_struct *task, __u64 time)
+/*
+ * The same for the process of `task`, which has directories, session and subreaper flag. A leader
+ * that has ended keeps few of them: do_exit(), kernel/exit.c, 6.18.
+ */
+static __always_inline void catch_up_both(struct task_struct *task, __u64 time, bool at_any_pace)
 {
 	struct task_struct *leader = LOAD(task, group_leader);
 
-	if (leader != task)
-		catch_up(leader, time);
-	catch_up(task, time);
+	if (leader != task && !(LOAD(leader, flags) & PF_EXITING))
+		catch_up(leader, time, at_any_pace);
+	catch_up(task, time, at_any_pace);
 }
 
 /* Before the name is set: __set_task_comm(), fs/exec.c, 6.18. An exec tells its name itself. */
 SEC("tp_btf/task_rename")
 int BPF_PROG(on_rename, struct task_struct *task, const char *comm)
 {
-	struct told *told = told_of(task);
 	__u64 time, now, old[2], name[2] = {};
 	struct pt_rename *rename;
 	__u32 flags = 0;
 
-	if (!told || LOAD_BIT(task, in_execve))
+	if (LOAD_BIT(task, in_execve))
 		return 0;
 	LOAD_BYTES(old, task, comm);
 	bpf_probe_read_kernel_str(name, sizeof(name), comm);
 	if (name[0] == old[0] && name[1] == old[1])
 		return 0;
 	time = bpf_ktime_get_boot_ns();
-	if (told->second != (__u32)(time >> 30)) {
-		told->second = time >> 30;
-		told->renames = 0;
-	}
-	if (told->renames >= PT_RENAMES)	/* its next event tells, or its next rename later on */
+	if (!keeps_pace(task, time, &flags))
 		return 0;
-	if (++told->renames == PT_RENAMES)
-		flags = PT_PACED;
 	now = circumstances(task, name);
 	if (!is_told(task, circumstances(task, old))) {
 		tell_change(task, time, name, now, flags);
@@ -220,7 +219,8 @@ int BPF_PROG(on_rename, struct task_struct *task, const char *comm)
 SEC("tp_btf/cgroup_attach_task")
 int BPF_PROG(on_cgroup_move, struct cgroup *to, const char *path, struct task_struct *task)
 {
-	catch_up(task, bpf_ktime_get_boot_ns());
+	if (!(LOAD(task, flags) & PF_EXITING))
+		catch_up(task, bpf_ktime_get_boot_ns(), 0);
 	return 0;
 }
 
@@ -230,7 +230,7 @@ int on_call(void *context)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
 
-	catch_up_both(task, bpf_ktime_get_boot_ns());
+	catch_up_both(task, bpf_ktime_get_boot_ns(), 0);
 	return 0;
 }
 
@@ -246,18 +246,17 @@ int BPF_PROG(on_fork, struct task_struct *child)
 {
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct task_struct *creator = bpf_get_current_task_btf();
-	__u64 cgroup_id, name[2], born;
+	__u64 cgroup_id, born;
 	struct pt_fork *fork;
 
 	if (!LOAD(child, pid))
 		return 0;
 	cgroup_id = announce_cgroup(child, now);
 	/* A child that is as its creator was told to be shows that nothing has changed meanwhile. */
-	LOAD_BYTES(name, child, comm);
-	born = circumstances(child, name);
+	born = present_circumstances(child);
 	/* What the creator is like now, it was when the call began: the child is born of that. */
 	if (!is_told(creator, born) || LOAD(creator, group_leader) != creator)
-		catch_up_both(creator, LOAD(child, start_boottime) - 1);
+		catch_up_both(creator, LOAD(child, start_boottime) - 1, 1);
 	fork = bpf_ringbuf_reserve(&events, sizeof(*fork), 0);
 	if (!fork) {
 		count_lost(PT_FORK);
@@ -280,7 +279,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct signal_struct *signal = LOAD(task, signal);
 	struct pt_exit *exit;
 
-	catch_up(task, now - 1);
+	catch_up(task, now - 1, 1);
 	exit = bpf_ringbuf_reserve(&events, sizeof(*exit), 0);
 	if (!exit) {
 		count_lost(PT_EXIT);
@@ -323,6 +322,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	__u64 now = bpf_ktime_get_boot_ns();
 	struct mm_struct *mm = LOAD(task, mm);
 	__u64 cgroup_id = announce_cgroup(task, now);
+	__u64 told = present_circumstances(task);
 	__u32 slot = event_slot(), size;
 	struct draft *draft = draft_of(slot);
 
@@ -343,11 +343,11 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	    bpf_ringbuf_output(&events, draft, sizeof(draft->exec) + size, 0))
 		count_lost(PT_EXEC);
 	else
-		remember_as_it_is(task);
+		remember(task, told);
 	return 0;
 }
 
-/* ------------------------------------------------------------------------------ first picture */
+/* ---------------------------------------------------------------------------------- pictures */
 
 /*
  * A task that is on its way out has had its exit event, or has it right away; a picture of it that
@@ -366,14 +366,19 @@ static __always_inline int picture(struct bpf_iter__task *context, bool may_slee
 	__u32 size, start;
 	struct kernfs_node *node;
 	struct mm_struct *mm;
+	__u64 told;
 
 	if (!task || !draft || is_gone(task))
 		return 0;
+	/* Before anything is read, which may take long: what changes meanwhile is told later on. */
+	told = present_circumstances(task);
 	mm = LOAD(task, mm);
 	node = cgroup_of(task);
 	put_task_facts(draft, PT_SNAPSHOT, bpf_ktime_get_boot_ns(), task, LOAD(node, id));
 	if (LOAD(task, flags) & PF_KTHREAD)
 		draft->exec.header.flags |= PT_KERNEL_THREAD;
+	if (LOAD(task, flags) & PF_EXITING)
+		draft->exec.header.flags |= PT_LEADERLESS;
 	if (LOAD_BIT(LOAD(task, signal), is_child_subreaper))
 		draft->exec.header.flags |= PT_SUBREAPER;
 	draft->exec.old_tid = 0;
@@ -395,7 +400,7 @@ static __always_inline int picture(struct bpf_iter__task *context, bool may_slee
 	/* Where its buffer is full, the iterator comes back to the same task with an empty one. */
 	if (size <= DATA_BYTES)
 		bpf_seq_write(context->meta->seq, draft, sizeof(draft->exec) + size);
-	remember_as_it_is(task);
+	remember(task, told);
 	return 0;
 }
 

@@ -29,7 +29,7 @@
 #define PT_ENV_NAME_WORDS 4		/* a name and its '=' in 8-byte words */
 #define PT_REAPER_DEPTH 64		/* ancestors searched for a subreaper */
 #define PT_TOLD_TASKS 65536		/* tasks whose circumstances are remembered, by tid */
-#define PT_RENAMES 64			/* of one task that are told in 2^30 ns */
+#define PT_CHANGES 256			/* of one process that are told in 2^30 ns */
 
 enum pt_kind {
 	PT_FORK = 1,
@@ -58,7 +58,8 @@ enum pt_flag {
 	PT_GROUP_EXIT = 1 << 11,	/* the last thread of its process */
 	PT_SUBREAPER = 1 << 12,
 	PT_KERNEL_THREAD = 1 << 13,
-	PT_PACED = 1 << 14,		/* no more renames of this task are told in these 2^30 ns */
+	PT_LEADERLESS = 1 << 14,	/* a picture of a process whose leader has ended */
+	PT_PACED = 1 << 15,		/* no more changes of this process are told in these 2^30 ns */
 };
 
 enum pt_file_flag {

@@ -11,8 +11,6 @@
 struct told {
 	__u64 task;			/* which one: start and tid */
 	__u64 circumstances;
-	__u32 second;			/* of 2^30 ns, in which renames are counted */
-	__u32 renames;
 };
 
 struct {
@@ -21,6 +19,20 @@ struct {
 	__type(key, __u32);
 	__type(value, struct told);
 } told_tasks SEC(".maps");
+
+/* How many changes of a process were told lately, so that it cannot drown those of others. */
+struct pace {
+	__u64 leader;			/* which one: start and tid */
+	__u32 second;			/* of 2^30 ns, in which they are counted */
+	__u32 changes;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, PT_TOLD_TASKS);
+	__type(key, __u32);
+	__type(value, struct pace);
+} paces SEC(".maps");
 
 static __always_inline struct told *told_of(struct task_struct *task)
 {
@@ -32,6 +44,31 @@ static __always_inline struct told *told_of(struct task_struct *task)
 static __always_inline __u64 key_of(struct task_struct *task)
 {
 	return LOAD(task, start_boottime) << 22 ^ LOAD(task, pid);
+}
+
+/*
+ * Whether one more change of the process of `task` is told now, and in `flags` whether it is the
+ * last for a while. Those that are not come with an event, or with a change later on.
+ */
+static __always_inline bool keeps_pace(struct task_struct *task, __u64 time, __u32 *flags)
+{
+	struct task_struct *leader = LOAD(task, group_leader);
+	__u32 place = LOAD(leader, pid) & (PT_TOLD_TASKS - 1), second = time >> 30;
+	struct pace *pace = bpf_map_lookup_elem(&paces, &place);
+	__u64 key = key_of(leader);
+
+	if (!pace)
+		return 0;
+	if (pace->leader != key || pace->second != second) {
+		pace->leader = key;
+		pace->second = second;
+		pace->changes = 0;
+	}
+	if (pace->changes >= PT_CHANGES)
+		return 0;
+	if (++pace->changes == PT_CHANGES)
+		*flags |= PT_PACED;
+	return 1;
 }
 
 /* One round of a multiplicative hash; the odd constant is 2^64 divided by the golden ratio. */
@@ -63,7 +100,7 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
  * Namespaces, mounts and dentries go by address: for one to be missed it has to be left, freed and
  * another one of the same kind made in its place and entered, with no event of the task in between.
  */
-static __always_inline __u64 circumstances(struct task_struct *task, __u64 name[2])
+static __noinline __u64 circumstances(struct task_struct *task, __u64 name[2])
 {
 	const struct cred *cred = LOAD(task, real_cred);
 	struct signal_struct *signal = LOAD(task, signal);

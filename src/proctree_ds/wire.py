@@ -15,6 +15,8 @@ from collections.abc import Callable
 from mmap import mmap
 from typing import Final, TypeVar
 
+import msgspec
+
 from proctree_ds.containers import container_id
 from proctree_ds.model import (
     Capabilities,
@@ -73,6 +75,7 @@ from proctree_ds.wire_layout import (
     HAS_SCRIPT,
     HEADER,
     KERNEL_THREAD,
+    LEADERLESS,
     NAMESPACES,
     NAMESPACES_AT,
     PACE_BITS,
@@ -391,6 +394,9 @@ class Decoder:
             places + buffer[paths_at : paths_at + paths_length]
         ]
         given: Given = {"comm": self._comms[comm], "context": self._contexts[context]}
+        if flags & LEADERLESS:  # a task that has ended has no namespaces any more
+            given |= msgspec.structs.asdict(given.pop("context"))
+            del given["namespaces"]
         if cwd is not None:
             given["cwd"] = cwd
         if root is not None:
@@ -584,7 +590,7 @@ class Decoder:
 
 
 def _end_of_pace(time: int) -> int:
-    """When renames are told again of a task that made too many."""
+    """When changes are told again of a process that made too many."""
     return (time >> PACE_BITS) + 1 << PACE_BITS
 
 

@@ -45,7 +45,8 @@ HAS_SCRIPT: Final = 1 << 10
 GROUP_EXIT: Final = 1 << 11
 SUBREAPER: Final = 1 << 12
 KERNEL_THREAD: Final = 1 << 13
-PACED: Final = 1 << 14
+LEADERLESS: Final = 1 << 14
+PACED: Final = 1 << 15
 
 # enum pt_file_flag, enum pt_directories_flag
 FILE_PRESENT: Final = 1 << 0
@@ -91,7 +92,7 @@ PATH_LENGTH_AT: Final = 52
 
 
 PACE_BITS: Final = 30
-"""Renames of one task are counted in windows of 2 to the power of this many ns."""
+"""Changes of one process are counted in windows of 2 to the power of this many ns."""
 
 
 def first_word(kind: int, version: int = VERSION) -> int:

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
+from errno import EMFILE
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from proctree_ds import DataSource, ProcessTree
-from proctree_ds.model import Change, Event, Exit, Fork, Header, Loss, Picture, Snapshot
+from proctree_ds.model import Change, Exit, Fork, Header, Loss, Picture, Snapshot
+from proctree_ds.sources import ebpf
 from proctree_ds.sources.ebpf import EbpfSource
+from proctree_ds.sources.programs import KernelPrograms
 
 from .conftest import Capture, Captured, collect
 
-RENAMES = 64
-"""PT_RENAMES."""
+CHANGES = 256
+"""PT_CHANGES."""
 
 
 def changes_of(seen: Captured, tid: int | None = None) -> list[Change]:
@@ -137,10 +141,10 @@ def test_what_a_thread_changes_of_its_process(capture: Capture, victims: Path) -
 
 
 def test_too_many_renames_are_told_to_be_too_many(capture: Capture, victims: Path) -> None:
-    seen = capture([victims / "changes", "Ff"])
+    seen = capture([victims / "changes", "FFFFFf"])
     told = changes_of(seen)
     paced = [change for change in told if change.untold_until is not None]
-    assert RENAMES <= len(told) < 100
+    assert CHANGES <= len(told) < 500
     assert paced
     assert all(change.untold_until and change.untold_until > change.time for change in paced)
     # The fork then tells the last name.
@@ -194,41 +198,167 @@ def test_changes_and_lifecycle_events_come_as_one_stream(victims: Path) -> None:
     assert changes > 100
 
 
-def lost_exits(victims: Path) -> tuple[Header, list[Event]]:
-    """What a source tells whose ring was too small for what happened before it was read."""
-    source = EbpfSource(ring_bytes=4096)
+def test_with_calls_followed_there_is_a_pace_too(capture: Capture, victims: Path) -> None:
+    seen = capture([victims / "changes", "FFFFFcf"], follow_changes=True)
+    told = changes_of(seen)
+    assert any(change.untold_until is not None for change in told)
+    assert len(told) < 500
+    assert told[-1].given["cwd"] == "/usr"
+
+
+def test_a_flood_of_changes_holds_nothing_else_up(victims: Path) -> None:
+    """Threads that end after a few renames are many tasks; their process is one."""
+    source = EbpfSource(changes_ring_bytes=1 << 16)
+    batches = source.batches()
+    next(batches)
+    flood = subprocess.Popen([victims / "changes", "T"], stdout=subprocess.DEVNULL)
+    exits: set[int] = set()
+    changes = 0
+    for _ in range(20):
+        subprocess.run([victims / "target"], check=True)
+    flood.wait()
+    source.stop()
+    for batch in batches:
+        exits |= {event.task.tid for event in batch if isinstance(event, Exit)}
+        changes += sum(isinstance(event, Change) for event in batch)
+    counters = source.counters()
+    source.close()
+    assert flood.returncode == 0
+    assert counters["lost_exit"] == 0
+    assert flood.pid in exits
+    assert counters["change"] == changes < 20_000
+
+
+def test_a_leader_that_has_ended_takes_no_namespaces_away(capture: Capture, victims: Path) -> None:
+    seen = capture([victims / "changes", "lcf"])
+    ds = tree_of(seen)
+    boot = seen.header.boot_time
+    before = ds.pid(seen.pid, boot + seen.numbers[0])
+    after = ds.pid(seen.pid, boot + seen.numbers[-1])
+    assert before.namespaces is not None
+    assert before.namespaces.mnt is not None
+    assert after.namespaces == before.namespaces
+
+
+def test_moves_between_cgroups_are_told_with_their_path_under_load(
+    victims: Path, cgroup: Path
+) -> None:
+    source = EbpfSource()
     batches = source.batches()
     events = list(next(batches))
-    sleeper = subprocess.Popen(["/bin/sleep", "1000"])
-    for _ in range(30):
-        subprocess.run([victims / "target"], check=True)
-    for batch in batches:
-        events += batch
-        if any(isinstance(event, Picture) for event in batch):
-            break
-    sleeper.kill()
-    sleeper.wait()
+    script = f"read x; echo $$ > {cgroup}/$1/cgroup.procs; exec {victims}/target"
+    load = subprocess.Popen(["stress-ng", "--quiet", "--vfork", "2", "--vfork-ops", "20000"])
+    moved: dict[int, str] = {}
+    places = [cgroup / f"sub{i}" for i in range(30)]
+    try:
+        for place in places:
+            place.mkdir()
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", script, "sh", place.name], stdin=subprocess.PIPE
+            )
+            moved[process.pid] = place.name
+            process.communicate(b"\n")
+    finally:
+        for place in places:
+            place.rmdir()
+        load.wait()
     source.stop()
     for batch in batches:
         events += batch
     source.close()
-    header = events.pop(0)
-    assert isinstance(header, Header)
-    return header, events
+    found = {
+        e.task.tid: (e.given["context"].cgroup or "").rpartition("/")[2]
+        for e in events
+        if isinstance(e, Change) and e.task.tid in moved and "context" in e.given
+    }
+    assert found == moved
 
 
 def test_a_picture_repairs_what_a_loss_left(victims: Path) -> None:
-    header, events = lost_exits(victims)
-    pictures = [event for event in events if isinstance(event, Picture)]
-    losses = [event for event in events if isinstance(event, Loss)]
-    assert losses
-    assert len(pictures) >= 2, "the first one, and a repair"
-    assert losses[0].time < pictures[1].time
-    seen_again = {e.task.tid for e in events if isinstance(e, Snapshot) and e.time > losses[0].time}
-    assert os.getpid() in seen_again
+    """The ring was too small for what happened before it was read."""
+    source = EbpfSource(ring_bytes=4096)
+    batches = source.batches()
+    events = list(next(batches))
+    sleeper, killed = (subprocess.Popen(["/bin/sleep", "1000"]) for _ in range(2))
+    gone = [killed.pid]
+    for _ in range(30):
+        process = subprocess.Popen([victims / "target"])
+        process.wait()
+        gone.append(process.pid)
+    killed.kill()
+    killed.wait()
+    try:
+        for batch in batches:
+            events += batch
+            if any(isinstance(event, Picture) for event in batch):
+                break
+    finally:
+        sleeper.kill()
+        sleeper.wait()
     tree = ProcessTree()
-    tree.apply_all([header, *events])
+    tree.apply_all(events)
     tree._check()
-    living = DataSource(tree).snapshot(header.boot_time + pictures[-1].time)
-    for info in living:
-        assert Path(f"/proc/{info.pid}").exists() or info.name in ("sleep", "target"), info
+    losses = [event for event in events if isinstance(event, Loss)]
+    pictures = [event for event in events if isinstance(event, Picture)]
+    assert losses
+    assert len(pictures) == 2, "the first one, and a repair"
+    assert losses[0].time < pictures[1].time
+    now = tree.boot_time + pictures[1].time
+    living = {info.pid: info for info in DataSource(tree).snapshot(now)}
+    assert living[sleeper.pid].name == "sleep"
+    assert living.keys().isdisjoint(gone)
+    (closed,) = (node for node in tree.census.processes.values() if node.tid == killed.pid)
+    certainty = DataSource(tree).process(closed.entity_id, now).certainty
+    source.stop()
+    for _ in batches:
+        pass
+    counters = source.counters()
+    source.close()
+    assert counters["lost_exit"]
+    assert counters["repairs"] >= 1
+    assert "exit_time" in certainty.inferred
+    assert certainty.exit_between is not None
+    assert certainty.exit_between[1] <= now
+
+
+def test_a_repair_that_fails_is_tried_again(victims: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = EbpfSource(ring_bytes=4096)
+    batches = source.batches()
+    next(batches)
+    for _ in range(30):
+        subprocess.run([victims / "target"], check=True)
+    picture, failures = KernelPrograms.picture, [1, 2]
+
+    def fail_twice(self: KernelPrograms, with_arguments: bool) -> int:
+        if failures:
+            failures.pop()
+            raise OSError(EMFILE, "no descriptor is left")
+        return picture(self, with_arguments)
+
+    monkeypatch.setattr(KernelPrograms, "picture", fail_twice)
+    for batch in batches:
+        if any(isinstance(event, Picture) for event in batch):
+            break
+    counters = source.counters()
+    source.close()
+    assert (counters["failed_repairs"], counters["repairs"]) == (1, 1)
+
+
+def test_who_keeps_a_picture_waiting_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ebpf, "_WHOLE_PICTURE_SECONDS", 0.01)
+    read, wait = EbpfSource._read_stream, threading.Event()
+
+    def slow(self: EbpfSource, with_arguments: bool) -> bytes:
+        if with_arguments:
+            wait.wait()
+            return b""
+        return read(self, with_arguments)
+
+    monkeypatch.setattr(EbpfSource, "_read_stream", slow)
+    source = EbpfSource()
+    first = next(iter(source.batches()))
+    wait.set()
+    source.close()
+    own = [e for e in first if isinstance(e, Snapshot) and e.task.tid == os.getpid()]
+    assert own
+    assert own[-1].given["executable"].path == os.readlink("/proc/self/exe")

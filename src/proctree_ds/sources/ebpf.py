@@ -6,8 +6,9 @@ quiet time wakes the reader, which then looks every few milliseconds, for a burs
 it finds nothing and goes to sleep again. Where events were lost, another picture repairs what
 they leave wrong.
 
-Lifecycle events and changes have a ring each. They are handed out as one stream: no change before
-the fork of its task, no event before the change that preceded it.
+Lifecycle events and changes have a ring each, and are handed out as one stream: a change after
+the fork of its task, an event after the change that preceded it. Where a record is written so
+slowly that this does not hold, the tree puts it right.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import mmap
 import os
 import select
 import socket
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Final
@@ -64,17 +67,15 @@ DEFAULT_ENV_NAMES: Final = (
 )
 """What decides which code a process loads, and who is behind it. Small: it is copied per exec."""
 
-_NO_HOOK: Final = ("login_uid", "process_group", "tty")
-"""What no hook and no system call of the task itself tells: others may set it."""
+_NO_HOOK: Final = ("cwd", "login_uid", "process_group", "root", "tty")
+"""What no hook and no system call of the task itself tells for certain: others may set it."""
 _CALLS_ONLY: Final = (
     "capabilities",
-    "cwd",
     "egid",
     "euid",
     "gid",
     "is_subreaper",
     "namespaces",
-    "root",
     "session_id",
     "sgid",
     "suid",
@@ -98,7 +99,11 @@ _MISSES_INTERVAL: Final = 1_000_000_000
 """Ns between two looks at how often the kernel skipped a program: each look is a system call."""
 _REPAIR_SHARE: Final = 20
 """A repair waits this many times as long as the one before took."""
+_WHOLE_PICTURE_SECONDS: Final = 2.0
+"""How long arguments and environments are waited for: who is looked at may draw that out."""
 _READ_BYTES: Final = 1 << 20
+_HOST_PID_NAMESPACE: Final = 0xEFFFFFFC
+"""The inode of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h, 6.18)."""
 
 _time_of = attrgetter("time")
 
@@ -136,8 +141,11 @@ class EbpfSource:
         if batch < 1:
             raise ConfigurationError(f"a batch of {batch} records: give at least 1")
         self._names = tuple(env_names)
-        self._use_procfs = use_procfs
-        self._repair_by_procfs = use_procfs and repair_by_procfs
+        self._sees_host = os.stat("/proc/self/ns/pid").st_ino == _HOST_PID_NAMESPACE
+        self._use_procfs = use_procfs and self._sees_host
+        self._repair_by_procfs = self._use_procfs and repair_by_procfs
+        self._whole_picture: threading.Thread | None = None
+        """What reads arguments; it may be kept waiting."""
         self._unfollowed = tuple(sorted((*_NO_HOOK, *(() if follow_changes else _CALLS_ONLY))))
         self._decoder = Decoder()
         self._events: Counter[type[Event]] = Counter(
@@ -149,6 +157,7 @@ class EbpfSource:
         self._misses_checked = 0
         self._lost_seen = 0
         self._repairs = 0
+        self._failed_repairs = 0
         self._repair_wanted = False
         self._repair_not_before = 0
         self._closed = False
@@ -219,6 +228,7 @@ class EbpfSource:
             time.sleep(_SHORTEST_PAUSE)
             yield from self._drain()
         if self._early:
+            self._events.update(map(type, self._early))
             yield self._early
 
     def _drain(self) -> Iterator[list[Event]]:
@@ -226,12 +236,15 @@ class EbpfSource:
         while more:
             now = boot_now()
             events, more = self._read(self._ring)
-            # Read after the lifecycle events, so that no change that came before one is missing.
+            # After the lifecycle events, so that no change that came before one of them is
+            # missing; and no further than what is there now, however fast more comes.
             early = self._early
-            reading = True
-            while reading:
-                changes, reading = self._read(self._changes)
+            end = self._changes.produced
+            while (taken := self._changes.taken) < end:
+                changes, _ = self._read(self._changes)
                 early += changes
+                if self._changes.taken == taken:
+                    break  # one is still being written
             if early:
                 events += self._due(max(map(_time_of, events)) if events else now)
             events.sort(key=_time_of)
@@ -260,14 +273,10 @@ class EbpfSource:
     def _take_picture(self, use_procfs: bool) -> list[Event]:
         """Every task there is. It is complete where /proc has been asked as well."""
         since = boot_now()
-        chunks = []
-        fd = self._programs.picture()
-        try:
-            while chunk := os.read(fd, _READ_BYTES):
-                chunks.append(chunk)
-        finally:
-            os.close(fd)
-        snapshots = self._decoder.pictures(b"".join(chunks))
+        stream = self._whole_stream() if self._programs.reads_arguments else None
+        if stream is None:
+            stream = self._read_stream(with_arguments=False)
+        snapshots = self._decoder.pictures(stream)
         if not use_procfs:
             self._events[Snapshot] += len(snapshots)
             return list(snapshots)
@@ -278,14 +287,44 @@ class EbpfSource:
         self._events[Snapshot] += len(hidden) + len(snapshots)
         return [*hidden, *snapshots, Picture(boot_now(), since)]
 
+    def _whole_stream(self) -> bytes | None:
+        """What the iterator writes with arguments; None if somebody keeps it waiting for them."""
+        if self._whole_picture is not None and self._whole_picture.is_alive():
+            return None
+        streams: list[bytes] = []
+
+        def read() -> None:
+            with suppress(OSError):
+                streams.append(self._read_stream(with_arguments=True))
+
+        self._whole_picture = threading.Thread(target=read, name="picture", daemon=True)
+        self._whole_picture.start()
+        self._whole_picture.join(_WHOLE_PICTURE_SECONDS)
+        return streams[0] if streams else None
+
+    def _read_stream(self, with_arguments: bool) -> bytes:
+        chunks = []
+        fd = self._programs.picture(with_arguments)
+        try:
+            while chunk := os.read(fd, _READ_BYTES):
+                chunks.append(chunk)
+        finally:
+            os.close(fd)
+        return b"".join(chunks)
+
     def _repair(self) -> list[Event]:
         """A picture, if events were lost since the last one; else nothing."""
         now = boot_now()
         if not self._repair_wanted or now < self._repair_not_before:
             return []
-        self._repair_wanted = False
-        self._repairs += 1
-        picture = self._take_picture(self._repair_by_procfs)
+        picture: list[Event] = []
+        try:
+            picture = self._take_picture(self._repair_by_procfs)
+        except OSError:  # no descriptor is left, for one: later there may be
+            self._failed_repairs += 1
+        else:
+            self._repairs += 1
+            self._repair_wanted = False
         done = boot_now()
         rest = max(int(REPAIR_SECONDS * 1e9), _REPAIR_SHARE * (done - now))
         self._repair_not_before = done + rest
@@ -295,10 +334,14 @@ class EbpfSource:
         """A `Loss` if counters have moved since the last look. Looking is a few loads."""
         since = self._checked
         now = boot_now()
+        lost = sum(self._lost)
         if now - self._misses_checked > _MISSES_INTERVAL:
+            misses = self._programs.skipped()
+            if misses != self._misses:
+                since = min(since, self._misses_checked or self._began)
+                self._misses = misses
             self._misses_checked = now
-            self._misses = self._programs.skipped()
-        lost = sum(self._lost) + self._misses
+        lost += self._misses
         self._checked = now
         if lost == self._lost_seen:
             return []
@@ -329,7 +372,7 @@ class EbpfSource:
         os.close(self._stop_fd)
 
     def counters(self) -> Mapping[str, int]:
-        """Events by kind, `lost_*` by kind and cause, `repairs`, `truncated_*`, `malformed`.
+        """Events by kind, `lost_*` by kind and cause, repairs, `truncated_*`, `malformed`.
 
         `lost_skipped` counts program runs that the kernel skipped, as it does when one is already
         running on the same CPU.
@@ -341,6 +384,7 @@ class EbpfSource:
             counters[f"lost_{name}"] = self._lost[kind]
         counters["lost_skipped"] = self._misses
         counters["repairs"] = self._repairs
+        counters["failed_repairs"] = self._failed_repairs
         for name, count in self._decoder.truncated.items():
             counters[f"truncated_{name}"] = count
         counters["malformed"] = self._decoder.malformed

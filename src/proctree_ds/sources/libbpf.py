@@ -30,7 +30,6 @@ _POINTERS: Final[dict[str, tuple[Any, ...]]] = {
     "bpf_map__initial_value": (ctypes.c_void_p, ctypes.c_void_p),
     "bpf_program__attach": (ctypes.c_void_p,),
     "bpf_program__attach_tracepoint": (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_char_p),
-    "bpf_program__attach_iter": (ctypes.c_void_p, ctypes.c_void_p),
 }
 _NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
     "bpf_object__load": (ctypes.c_void_p,),

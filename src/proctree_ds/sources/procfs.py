@@ -69,19 +69,21 @@ def with_arguments(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:
 
 
 def picture(pid: int, tid: int) -> Snapshot | None:
-    """What /proc shows of one task; None if it has gone."""
+    """What /proc shows of one task; None if it has gone, or cannot be read."""
+    try:
+        return _read(pid, tid)
+    except (OSError, ValueError, LookupError):
+        return None
+
+
+def _read(pid: int, tid: int) -> Snapshot | None:
     directory = _PROC / str(pid) / "task" / str(tid)
     time = boot_now()
-    try:
-        stat = _text(directory / "stat")
-        status = dict(
-            line.split(":\t", 1)
-            for line in _text(directory / "status").splitlines()
-            if ":\t" in line
-        )
-        leader = stat if tid == pid else _text(_PROC / str(pid) / "stat")
-    except OSError:
-        return None
+    stat = _text(directory / "stat")
+    status = dict(
+        line.split(":\t", 1) for line in _text(directory / "status").split("\n") if ":\t" in line
+    )
+    leader = stat if tid == pid else _text(_PROC / str(pid) / "stat")
     # comm is whatever the task likes, parentheses and spaces included: only the last one counts.
     head, _, tail = stat.rpartition(")")
     fields = tail.split()
@@ -180,7 +182,8 @@ def _arguments(path: Path) -> tuple[str, ...] | None:
 def _cgroup(path: Path) -> str | None:
     """The path in the v2 hierarchy, or where that is empty in the deepest of the v1 ones."""
     try:
-        paths = [line.split(":", 2)[2] for line in reversed(_text(path).splitlines())]
+        lines = _text(path).removesuffix("\n").split("\n")
+        paths = [line.split(":", 2)[2] for line in reversed(lines)]
     except OSError:
         return None
     return max(paths, key=lambda place: place.count("/") + (place != "/"), default=None)
@@ -219,4 +222,5 @@ def _numbers(directory: Path) -> Iterator[int]:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="surrogateescape")
+    # Not as text: names may hold what Python takes for the end of a line.
+    return path.read_bytes().decode("utf-8", "surrogateescape")

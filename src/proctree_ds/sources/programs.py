@@ -44,8 +44,9 @@ _CALLS: Final = (
     "unshare",
 )
 """System calls by which a task changes itself. Any one that is traced slows every system call."""
-_PICTURES: Final = ("picture_sleeping", "picture_plain")
-"""In the order of preference: the first one also reads argv and environment."""
+_PLAIN_PICTURE: Final = "picture_plain"
+_WHOLE_PICTURE: Final = "picture_sleeping"
+"""This one also reads argv and environment, for which the kernel may have to wait."""
 
 _MAX_NAMES: Final = 16
 _NAME_BYTES: Final = 32
@@ -73,12 +74,9 @@ class KernelPrograms:
         self._constants = _config_bytes(_hierarchy(), env_names)
         self._follows_calls = follows_calls
         self._attached: list[str] = []
-        self._object, self._picture = self._open(Path(object_path or _OBJECT))
-
-    @property
-    def reads_arguments(self) -> bool:
-        """Whether pictures hold arguments and environment: Linux 6.0 and newer."""
-        return self._picture == "picture_sleeping"
+        self.reads_arguments = True
+        """Whether pictures can hold arguments and environment: Linux 6.0 and newer."""
+        self._object = self._open(Path(object_path or _OBJECT))
 
     def attach(self) -> None:
         """From here on events are written. Raises OSError."""
@@ -90,7 +88,9 @@ class KernelPrograms:
             for call in _CALLS:
                 link = self._object.attach_tracepoint(_CALL_PROGRAM, "syscalls", f"sys_exit_{call}")
                 self._attached.append(link)
-        self._object.attach(self._picture)
+        self._object.attach(_PLAIN_PICTURE)
+        if self.reads_arguments:
+            self._object.attach(_WHOLE_PICTURE)
 
     def detach(self) -> None:
         """From here on nothing more is written; a program that runs just now finishes."""
@@ -103,18 +103,23 @@ class KernelPrograms:
 
     def skipped(self) -> int:
         """How often the kernel skipped a program that was already running on that CPU."""
-        return sum(map(self._object.recursion_misses, (*_LIFECYCLE, *_CHANGES)))
+        calls = (_CALL_PROGRAM,) if self._follows_calls else ()
+        return sum(map(self._object.recursion_misses, (*_LIFECYCLE, *_CHANGES, *calls)))
 
-    def picture(self) -> int:
-        """A file descriptor that reads a record of every task, one after the other."""
-        return self._object.iterator(self._picture)
+    def picture(self, with_arguments: bool) -> int:
+        """A file descriptor that reads a record of every task, one after the other.
+
+        With arguments and environment, where `reads_arguments` allows it; then a read lasts as
+        long as it takes to get at that memory, which the tasks themselves may draw out.
+        """
+        return self._object.iterator(_WHOLE_PICTURE if with_arguments else _PLAIN_PICTURE)
 
     def close(self) -> None:
         """Detach and free everything."""
         self._object.close()
 
-    def _open(self, path: Path) -> tuple[BpfObject, str]:
-        """The loaded object, and the iterator program that this kernel took."""
+    def _open(self, path: Path) -> BpfObject:
+        """The loaded object, without what reads arguments where the kernel does not take that."""
         if _is_missing(path):
             raise SourceUnavailable(
                 f"the compiled kernel programs are missing ({path}): clang was not there at"
@@ -126,23 +131,22 @@ class KernelPrograms:
                 f"this kernel does not describe its types ({_KERNEL_BTF} is missing). Use a kernel"
                 " built with CONFIG_DEBUG_INFO_BTF, or another source."
             )
-        failure: OSError | None = None
-        for chosen in _PICTURES:
-            try:
-                return self._load(path, chosen), chosen
-            except OSError as error:
-                failure = error
-                if isinstance(error, LibbpfMissing) or error.errno in (EPERM, EACCES):
-                    break
-        assert failure is not None
-        raise unavailable(failure) from None
+        try:
+            return self._load(path)
+        except OSError as error:
+            if _is_refusal(error):
+                raise unavailable(error) from None
+        self.reads_arguments = False
+        try:
+            return self._load(path)
+        except OSError as error:
+            raise unavailable(error) from None
 
-    def _load(self, path: Path, picture: str) -> BpfObject:
+    def _load(self, path: Path) -> BpfObject:
         loading = BpfObject(str(path))
         try:
-            for program in _PICTURES:
-                if program != picture:
-                    loading.leave_out(program)
+            if not self.reads_arguments:
+                loading.leave_out(_WHOLE_PICTURE)
             if not self._follows_calls:
                 loading.leave_out(_CALL_PROGRAM)
             for ring, size in self._sizes.items():
@@ -194,7 +198,7 @@ def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
 def _hierarchy() -> int:
     """The cgroup hierarchy that tells processes apart: v2, or one of v1 where v2 has no cgroups."""
     mounted: dict[str, str] = {}
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+    for line in os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).split("\n")[:-1]:
         fields, _, rest = line.partition(" - ")
         kind, _, options = rest.partition(" ")
         place = fields.split(" ")[4]
@@ -210,13 +214,20 @@ def _hierarchy() -> int:
     return 0
 
 
+def _is_refusal(error: OSError) -> bool:
+    """Whether nothing else needs to be tried. The verifier says EACCES as well, but to root."""
+    if isinstance(error, LibbpfMissing) or error.errno == EPERM:
+        return True
+    return error.errno == EACCES and os.geteuid() != 0
+
+
 def unavailable(error: OSError) -> SourceUnavailable:
     """What went wrong in one sentence, and what to do about it in another."""
     if isinstance(error, LibbpfMissing):
         return SourceUnavailable(
             "libbpf.so.1 cannot be loaded. Install libbpf 1.x (Debian, Ubuntu: libbpf1)."
         )
-    if error.errno in (EPERM, EACCES):
+    if _is_refusal(error):
         return SourceUnavailable(
             "the kernel does not let this user load BPF programs. Run as root, or with the"
             " capabilities CAP_BPF and CAP_PERFMON."
@@ -226,7 +237,7 @@ def unavailable(error: OSError) -> SourceUnavailable:
             f"there is no memory for the ring ({_reason(error)}). Give a smaller ring."
         )
     return SourceUnavailable(
-        f"the kernel refuses the programs ({_reason(error)}). Use Linux 5.11 or newer, or another"
+        f"the kernel refuses the programs ({_reason(error)}). Use Linux 5.13 or newer, or another"
         " source."
     )
 

@@ -113,6 +113,16 @@ class Ring(Generic[T]):
         return end
 
     @property
+    def taken(self) -> int:
+        """How many bytes have been read since the ring was made."""
+        return self._position
+
+    @property
+    def produced(self) -> int:
+        """How many bytes have been reserved for records since the ring was made."""
+        return self._producer[0]
+
+    @property
     def is_empty(self) -> bool:
         """Whether every record was taken; one that is still being written has not been."""
         return bool(self._position == self._producer[0])
