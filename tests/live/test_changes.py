@@ -276,12 +276,12 @@ def test_moves_between_cgroups_are_told_with_their_path_under_load(
 
 def test_a_picture_repairs_what_a_loss_left(victims: Path) -> None:
     """The ring was too small for what happened before it was read."""
-    source = EbpfSource(ring_bytes=1 << 15)
+    sleeper, killed = (subprocess.Popen(["/bin/sleep", "1000"]) for _ in range(2))
+    source = EbpfSource(ring_bytes=4096)
     batches = source.batches()
     events = list(next(batches))
-    sleeper, killed = (subprocess.Popen(["/bin/sleep", "1000"]) for _ in range(2))
     gone = [killed.pid]
-    for _ in range(150):
+    for _ in range(30):
         process = subprocess.Popen([victims / "target"])
         process.wait()
         gone.append(process.pid)
