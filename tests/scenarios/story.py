@@ -1,17 +1,17 @@
 """Short words for histories: `F(a, b, at)` is a fork, `X(p, img, at)` an exec, `E(p, at)` an exit.
 
 `tellings` delivers a history in every way that must not matter: in order, backwards, shuffled,
-with every event twice, and written to an event log and read back.
+with every event twice, in batches, and written to an event log and read back.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
 from typing import Any
 
-from proctree_ds import DataSource, ProcessTree, entity_id, read_events
+from proctree_ds import DataNotFound, DataSource, ProcessTree, entity_id, read_events
 from proctree_ds.eventlog import write_events
 from proctree_ds.model import (
     Change,
@@ -69,6 +69,7 @@ def X(
     """An exec of the file at `path`, which gives the process its name."""
     image = Image(
         executable=given.pop("executable", FileInfo(path)),
+        interpreter=given.pop("interpreter", None),
         argv=given.pop("argv", (path,)),
         script=given.pop("script", None),
         argv_truncated=given.pop("argv_truncated", False),
@@ -124,14 +125,49 @@ def tellings(*events: Event, orders: int = 20, keep_order: bool = False) -> Iter
         stories.extend(random.sample(events, len(events)) for _ in range(orders))
     for story in stories:
         yield DataSource(tree_of(story))
-    whole = ProcessTree()
-    whole.apply_all(events)
-    whole._check()
-    yield DataSource(whole)
+    for story in (stories[0], stories[-1]):
+        for size in (2, 3, len(story)):
+            yield DataSource(tree_in_batches(story, size))
+        yield DataSource(tree_of(through_a_log(story)))
+
+
+def tree_in_batches(events: Sequence[Event], size: int) -> ProcessTree:
+    tree = ProcessTree()
+    for begin in range(0, len(events), size):
+        tree.apply_all(events[begin : begin + size])
+        tree._check()
+    return tree
+
+
+def through_a_log(events: Iterable[Event]) -> Iterator[Event]:
+    """The events as an event log gives them back, after a header if they begin without one."""
+    story = list(events)
     log = io.BytesIO()
-    write_events(log, [Header(), *events])
+    write_events(log, story if isinstance(story[0], Header) else [Header(), *story])
     log.seek(0)
-    yield DataSource(tree_of(read_events(log)))
+    return read_events(log)
+
+
+def everything(
+    ds: DataSource, tasks: Iterable[Task], instants: Iterable[int]
+) -> dict[tuple[int, int], object]:
+    """All that is answered about `tasks` as of each of `instants`, errors included, as plain data.
+
+    Two sources of the same history must give the same.
+    """
+    answers: dict[tuple[int, int], object] = {}
+    ids = [id_of(task) for task in tasks]
+    for time in instants:
+        for entity in ids:
+            try:
+                lineage = ds.lineage(entity, time)
+                answers[entity, time] = ([i.to_dict() for i in lineage], lineage.end)
+            except DataNotFound as error:
+                try:
+                    answers[entity, time] = ds.thread(entity, time).to_dict()
+                except DataNotFound:
+                    answers[entity, time] = (type(error), str(error))
+    return answers
 
 
 def path_at(ds: DataSource, task: Task, time: int) -> str | None:

@@ -1,13 +1,15 @@
-"""Exit codes, names, credentials, and what a limit or a loss does to an answer."""
+"""Exit codes, names, credentials, and files that are not what they are called."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from proctree_ds import BeyondHorizon, DataSource, FileInfo, LossWindow, ProcessTree
-from proctree_ds.model import Fork, Loss, Task
+from proctree_ds import FileInfo
+from proctree_ds.model import Capabilities, Task
 
-from .story import INIT, C, E, F, S, T, X, id_of, init, tellings, tree_of
+from .story import INIT, C, E, F, T, X, id_of, init, tellings
 
 P = Task(25, 100)
 
@@ -49,6 +51,65 @@ def test_case_43_a_thread_renames_itself_and_not_the_process() -> None:
         assert (info.name, info.execution_binary) == ("renamed", FileInfo("/bin/p"))
 
 
+def test_case_43_a_comm_is_whatever_the_task_likes() -> None:
+    for name in (") R 1 (", "a b\tc", "", "\udcff", "[kworker/0:1]"):
+        for ds in tellings(init(), F(INIT, P), C(P, 150, comm=name)):
+            assert ds.process(id_of(P), 150).name == ds.thread(id_of(P), 150).name == name
+
+
+CAPABLE, INCAPABLE = Capabilities(1, 2, 3, 4, 5), Capabilities(0, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"uid": 0, "euid": 0, "suid": 0}, {"uid": 1000, "euid": 1000, "suid": 1000}),
+        ({"uid": 0, "euid": 0, "suid": 0}, {"uid": 7, "euid": 8, "suid": 9}),
+        ({"gid": 0, "egid": 0, "sgid": 0}, {"gid": 7, "egid": 8, "sgid": 9}),
+        ({"session_id": 1, "process_group": 1}, {"session_id": 25, "process_group": 25}),
+        ({"process_group": 1}, {"process_group": 24}),
+        ({"cwd": "/"}, {"cwd": "/srv"}),
+        ({"root": "/"}, {"root": "/jail"}),
+        ({"capabilities": CAPABLE}, {"capabilities": INCAPABLE}),
+        ({"tty": "pts/0"}, {"tty": None}),
+        ({"login_uid": None}, {"login_uid": 1000}),
+    ],
+    ids=[
+        "setuid",
+        "setresuid",
+        "setresgid",
+        "setsid",
+        "setpgid",
+        "chdir",
+        "chroot",
+        "capset",
+        "tty",
+        "loginuid",
+    ],
+)
+def test_case_44_a_change_is_a_version_and_a_child_has_that_of_its_fork(
+    before: dict[str, Any], after: dict[str, Any]
+) -> None:
+    children = [Task(30, 199), Task(31, 250), Task(32, 350)]
+    events = (
+        init(),
+        F(INIT, P),
+        X(P, "/bin/p", 110, **before),
+        F(P, children[0]),
+        C(P, 200, **after),
+        F(P, children[1]),
+        C(P, 300, **before),
+        F(P, children[2]),
+    )
+    for ds in tellings(*events):
+        for name, old, new in ((n, before[n], value) for n, value in after.items()):
+            seen = [getattr(ds.process(id_of(P), t), name) for t in (199, 200, 299, 300)]
+            assert seen == [old, new, new, old]
+            inherited = [getattr(ds.process(id_of(c), 400), name) for c in children]
+            assert inherited == [old, new, old]
+        assert [e.time for e in ds.timeline(id_of(P))] == [100, 110, 200, 300]
+
+
 def test_case_44_each_change_is_a_version_and_children_have_the_right_one() -> None:
     first, second = Task(30, 150), Task(31, 250)
     events = (
@@ -74,68 +135,26 @@ def test_case_45_euid_of_a_setuid_binary_from_the_exec_on() -> None:
         init(), F(INIT, P, uid=1000, euid=1000), X(P, "/bin/su", 200, uid=1000, euid=0)
     ):
         assert ds.process(id_of(P), 199).euid == 1000
-        info = ds.process(id_of(P), 200)
-        assert (info.uid, info.euid) == (1000, 0)
+        for time in (200, 10**6):
+            info = ds.process(id_of(P), time)
+            assert (info.uid, info.euid) == (1000, 0)
 
 
-def test_case_38_answers_that_touch_a_loss_say_so() -> None:
-    early, late = Task(30, 100), Task(31, 700)
-    window = LossWindow(500, 600, 17)
-    for ds in tellings(
-        init(), F(INIT, early), X(early, "/bin/e", 150), Loss(600, 500, 17), F(INIT, late)
-    ):
-        assert ds.process(id_of(early), 499).certainty.loss_windows == ()
-        assert ds.process(id_of(early), 500).certainty.loss_windows == (window,)
-        assert ds.process(id_of(early), 900).certainty.loss_windows == (window,)
-        assert ds.process(id_of(late), 900).certainty.loss_windows == ()
-
-
-def test_case_38_a_picture_after_the_loss_makes_certain_again() -> None:
-    for ds in tellings(init(), F(INIT, P), Loss(600, 500, 17), S(P, 650, INIT, comm="x")):
-        assert ds.process(id_of(P), 620).certainty.loss_windows != ()
-        assert ds.process(id_of(P), 650).certainty.loss_windows == ()
-
-
-def test_case_39_a_parent_with_many_past_children() -> None:
-    tree = ProcessTree(process_cache=64, thread_cache=128)
-    tree.apply_all([init(), F(INIT, P), X(P, "/bin/p", 105)])
-    children = 20_000
-    child = P
-    for i in range(children):
-        child = Task(100 + i % 5_000, 1_000 + 10 * i)
-        tree.apply_all([F(P, child), E(child, 1_005 + 10 * i)])
-    tree._check()
-    ds = DataSource(tree)
-    assert tree.counters["processes"] == 64
-    assert tree.counters["evicted_processes"] == children + 2 - 64
-    assert ds.process(id_of(P), 10**9).is_alive
-    assert [info.pid for info in ds.lineage(id_of(child), 10**9)] == [child.tid, 25, 1]
-    with pytest.raises(BeyondHorizon):
-        ds.process(id_of(Task(100, 1_000)), 1_001)
-    last = ds.process(id_of(child), 10**9)
-    assert last.certainty.is_certain
-
-
-def test_what_a_child_inherited_outlives_the_parent_in_memory() -> None:
-    tree = ProcessTree(process_cache=8, thread_cache=16)
-    child = Task(30, 200)
-    tree.apply_all([init(), F(INIT, P), X(P, "/bin/p", 110, cwd="/srv"), F(P, child), E(P, 300)])
-    storm = [Task(100 + i, 1_000 + i) for i in range(100)]
-    tree.apply_all(Fork(t.start_time or 0, t, child) for t in storm)
-    tree._check()
-    info = DataSource(tree).process(id_of(child), 5_000)
-    assert (info.name, info.cwd, info.execution_binary) == ("p", "/srv", FileInfo("/bin/p"))
-
-
-def test_the_least_recently_used_exited_process_goes_first() -> None:
-    tree = tree_of([init()], process_cache=4, thread_cache=8)
-    ds = DataSource(tree)
-    a, b, c = (Task(10 + i, 100 + i) for i in range(3))
-    for task in (a, b, c):
-        tree.apply_all([F(INIT, task), E(task, 200)])
-    assert not ds.process(id_of(a), 300).is_alive
-    tree.apply(F(INIT, Task(20, 400)))
-    tree._check()
-    assert ds.process(id_of(a), 300).pid == 10
-    with pytest.raises(BeyondHorizon):
-        ds.process(id_of(b), 300)
+@pytest.mark.parametrize(
+    ("path", "is_memfd", "is_deleted"),
+    [
+        ("/memfd:hidden (deleted)", True, False),
+        ("/tmp/gone", False, True),
+        ("/tmp/odd (deleted)", False, False),
+    ],
+    ids=["memfd", "unlinked", "a name that says deleted"],
+)
+def test_case_45_a_file_is_what_the_kernel_says_and_not_what_its_name_says(
+    path: str, is_memfd: bool, is_deleted: bool
+) -> None:
+    links = 0 if is_memfd or is_deleted else 1
+    file = FileInfo(path, link_count=links, is_memfd=is_memfd, is_deleted=is_deleted)
+    for ds in tellings(init(), F(INIT, P), X(P, path, 200, executable=file)):
+        binary = ds.process(id_of(P), 200).execution_binary
+        assert binary == file
+        assert (binary.path, binary.is_memfd, binary.is_deleted) == (path, is_memfd, is_deleted)

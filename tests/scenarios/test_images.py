@@ -8,7 +8,7 @@ from proctree_ds import BeyondHorizon, DataSource, FileInfo, NotStartedYet
 from proctree_ds.changelog import VERSIONS_LIMIT
 from proctree_ds.model import Event, Task
 
-from .story import INIT, C, E, F, X, id_of, init, path_at, tellings, tree_of
+from .story import INIT, C, F, X, everything, id_of, init, path_at, tellings, tree_of
 
 
 def test_case_09_versions_are_half_open() -> None:
@@ -35,23 +35,33 @@ def test_case_10_a_hundred_execs() -> None:
     execs = (X(task, f"/bin/{i}", 200 + i) for i in range(100))
     events: list[Event] = [init(), F(INIT, task), *execs]
     for ds in tellings(*events, orders=3):
+        assert path_at(ds, task, 199) is None
         assert path_at(ds, task, 200) == "/bin/0"
         assert path_at(ds, task, 299) == "/bin/99"
         for i in range(100):
             try:
-                assert path_at(ds, task, 200 + i) == f"/bin/{i}"
+                info = ds.process(id_of(task), 200 + i)
             except BeyondHorizon as error:
                 assert 200 + i < error.horizon <= 299
+                info = ds.process(id_of(task), error.horizon)
+                assert info.cmd == (f"/bin/{error.horizon - 200}",)
+            else:
+                assert (info.name, info.cmd) == (str(i), (f"/bin/{i}",))
+                assert info.execution_binary == FileInfo(f"/bin/{i}")
 
 
 def test_case_11_an_exec_that_comes_before_its_fork() -> None:
     parent, child = Task(50, 60), Task(600, 100)
-    for ds in tellings(
-        init(), F(INIT, parent), X(parent, "/bin/p", 70), F(parent, child), X(child, "/bin/c", 150)
-    ):
+    tasks, instants = (INIT, parent, child), (55, 60, 70, 99, 100, 149, 150, 160, 200)
+    before = (init(uid=0), F(INIT, parent), X(parent, "/bin/p", 70, uid=1000))
+    fork, exec_ = F(parent, child), X(child, "/bin/c", 150, parent=parent)
+    in_order = everything(DataSource(tree_of([*before, fork, exec_])), tasks, instants)
+    for ds in (DataSource(tree_of([*before, exec_, fork])), *tellings(*before, exec_, fork)):
         assert path_at(ds, child, 149) == "/bin/p"
         assert path_at(ds, child, 150) == "/bin/c"
+        assert ds.process(id_of(child), 100).uid == 1000
         assert ds.process(id_of(child), 160).parent_entity_id == id_of(parent)
+        assert everything(ds, tasks, instants) == in_order
 
 
 def test_case_12_each_child_has_the_image_that_its_parent_had() -> None:
@@ -59,6 +69,7 @@ def test_case_12_each_child_has_the_image_that_its_parent_had() -> None:
     for ds in tellings(
         init(), F(INIT, a), X(a, "/bin/old", 70), F(a, b), X(a, "/bin/new", 150), F(a, c)
     ):
+        assert path_at(ds, a, 300) == "/bin/new"
         assert path_at(ds, b, 300) == "/bin/old"
         assert path_at(ds, c, 300) == "/bin/new"
         for child, image in ((b, "/bin/old"), (c, "/bin/new")):
@@ -77,8 +88,11 @@ def test_case_13_a_fork_inherits_as_of_the_fork_and_nothing_later() -> None:
         C(parent, 160, cwd="/tmp"),
     )
     for ds in tellings(*events):
-        info = ds.process(id_of(child), 500)
-        assert (info.cmd, info.cwd, info.uid, info.name) == (("p", "-x"), "/home", 1000, "p")
+        for time in (100, 150, 160, 500):
+            info = ds.process(id_of(child), time)
+            assert (info.cmd, info.cwd, info.uid, info.name) == (("p", "-x"), "/home", 1000, "p")
+            assert path_at(ds, child, time) == "/bin/p"
+            assert info.exec_time is None
         assert ds.process(id_of(parent), 500).cwd == "/tmp"
 
 
@@ -108,6 +122,8 @@ def test_case_15_ten_thousand_execs_are_bounded() -> None:
     ds = DataSource(tree)
     assert path_at(ds, task, 200) == "/bin/0"
     assert path_at(ds, task, 10**6) == "/bin/9999"
+    node = tree.process(id_of(task))
+    assert node is not None and len(node.log) <= 2 * VERSIONS_LIMIT
     with pytest.raises(BeyondHorizon):
         ds.process(id_of(task), 5_000)
     assert tree.counters["dropped_versions"] > 9_000
@@ -135,25 +151,47 @@ def test_case_16_a_fork_at_the_time_of_an_exec_inherits_what_had_arrived() -> No
         assert path_at(DataSource(late), child, 100) == image
 
 
-def test_case_48_an_answer_is_as_of_its_time_whatever_came_since() -> None:
-    task = Task(600, 100)
-    for ds in tellings(
-        init(), F(INIT, task), X(task, "/bin/a", 150), X(task, "/bin/b", 160), E(task, 170)
-    ):
-        at_event = ds.process(id_of(task), 150)
-        assert at_event.execution_binary == FileInfo("/bin/a")
-        assert (at_event.is_alive, at_event.exit_time, at_event.exit_code) == (True, None, None)
-
-
 @pytest.mark.parametrize(
     "argv",
-    [(), ("a\nb", "c\td", "'\"\\"), ("\udcff\udc80", ""), ("x" * 4096,)],
-    ids=["empty", "controls", "not utf-8", "long"],
+    [(), ("",), ("a\nb", "c\td", "'\"\\"), ("\udcff\udc80", ""), ("ü", "\x1b[2J"), ("x" * 4096,)],
+    ids=["empty", "one empty", "controls", "not utf-8", "terminal", "long"],
 )
 def test_case_47_argv_is_kept_as_it_was(argv: tuple[str, ...]) -> None:
     task = Task(600, 100)
-    truncated = len(argv) == 1
+    truncated = len(argv) == 1 and len(argv[0]) == 4096
     exec_ = X(task, "/bin/x", 150, argv=argv, argv_truncated=truncated)
     for ds in tellings(init(), F(INIT, task), exec_):
         info = ds.process(id_of(task), 150)
         assert (info.cmd, info.cmd_truncated) == (argv, truncated)
+
+
+def test_case_46_a_script_runs_its_interpreter_and_keeps_its_own_path() -> None:
+    task, child = Task(600, 100), Task(601, 170)
+    shell = FileInfo("/usr/bin/dash", inode=7, device=1)
+    argv = ("/bin/sh", "-u", "/srv/run.sh", "one")
+    script = X(
+        task,
+        "/srv/run.sh",
+        150,
+        executable=shell,
+        interpreter=shell,
+        script="/srv/run.sh",
+        argv=argv,
+    )
+    for ds in tellings(init(), F(INIT, task), script, F(task, child), X(task, "/bin/ls", 200)):
+        for info in (ds.process(id_of(task), 199), ds.process(id_of(child), 300)):
+            assert (info.execution_binary, info.interpreter) == (shell, shell)
+            assert (info.script, info.cmd, info.name) == ("/srv/run.sh", argv, "run.sh")
+        after = ds.process(id_of(task), 200)
+        assert (after.script, after.interpreter) == (None, None)
+        assert after.execution_binary == FileInfo("/bin/ls")
+
+
+def test_case_46_a_descriptor_is_executed_as_the_file_that_it_is() -> None:
+    task = Task(600, 100)
+    real = FileInfo("/opt/tool", inode=9, device=1)
+    exec_ = X(task, "/opt/tool", 150, executable=real, argv=("/proc/self/fd/5",), comm="5")
+    for ds in tellings(init(), F(INIT, task), exec_):
+        info = ds.process(id_of(task), 150)
+        assert (info.execution_binary, info.script) == (real, None)
+        assert (info.name, info.cmd) == ("5", ("/proc/self/fd/5",))

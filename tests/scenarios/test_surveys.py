@@ -7,18 +7,16 @@ import pytest
 from proctree_ds import (
     BeyondHorizon,
     ChildrenKey,
-    DataNotFound,
     DataSource,
     DiffKey,
     InvalidTime,
     NeverSeen,
-    PidKey,
     ProcessInfo,
     SnapshotKey,
     SubtreeKey,
     TimelineKey,
 )
-from proctree_ds.model import Fork, Namespaces, Task
+from proctree_ds.model import Task
 
 from .story import INIT, C, E, F, X, id_of, init, tellings, tree_of
 
@@ -95,23 +93,6 @@ def test_one_whole_life() -> None:
         assert "is_alive" in timeline[4].changed
         with pytest.raises(NeverSeen):
             ds.timeline(1)
-
-
-def test_case_30_pid_1_in_two_pid_namespaces() -> None:
-    one, two = Task(30, 100), Task(40, 110)
-    events = (
-        init(namespaces=Namespaces(pid=1)),
-        Fork(100, one, INIT, ns_pid=1, ns_tid=1, given={"namespaces": Namespaces(pid=2)}),
-        Fork(110, two, INIT, ns_pid=1, ns_tid=1, given={"namespaces": Namespaces(pid=3)}),
-    )
-    for ds in tellings(*events):
-        for namespace, task in ((1, INIT), (2, one), (3, two)):
-            info = ds.get(PidKey(1, 200, pid_namespace=namespace))["process_info"]
-            assert info.entity_id == id_of(task)
-        with pytest.raises(DataNotFound):
-            ds.pid(1, 200, pid_namespace=4)
-        with pytest.raises(DataNotFound):
-            ds.pid(1, 105, pid_namespace=3)
 
 
 def test_what_was_dropped_is_not_passed_over_in_silence() -> None:

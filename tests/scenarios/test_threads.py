@@ -17,7 +17,27 @@ def test_case_17_the_process_lives_until_its_last_thread_exits() -> None:
         assert ds.process(id_of(P), 250).thread_ids == {25: id_of(P)}
         assert ds.thread(id_of(T1), 199).is_alive
         assert ds.thread(id_of(T1), 200).exit_time == 200
-        assert ds.process(id_of(P), 300).exit_time == 300
+        assert ds.process(id_of(P), 299).exit_time is None
+        gone = ds.process(id_of(P), 300)
+        assert (gone.is_alive, gone.exit_time, gone.thread_ids) == (False, 300, {})
+
+
+def test_case_17_a_thread_that_ends_last_ends_the_process() -> None:
+    events = (
+        init(),
+        F(INIT, P),
+        T(P, T1),
+        T(P, T2),
+        E(T1, 200, leader=P, group_exit=False),
+        E(P, 250, 0, group_exit=False),
+        E(T2, 300, 6, leader=P, group_exit=True),
+    )
+    for ds in tellings(*events):
+        assert [ds.process(id_of(P), t).is_alive for t in (200, 250, 299, 300)] == [True] * 3 + [
+            False
+        ]
+        gone = ds.process(id_of(P), 300)
+        assert (gone.exit_time, gone.exit_code) == (300, 6)
 
 
 def test_case_18_the_leader_exits_first() -> None:
@@ -26,15 +46,17 @@ def test_case_18_the_leader_exits_first() -> None:
         F(INIT, P),
         T(P, T1),
         E(P, 200, 1, group_exit=False),
-        E(T1, 5_000, 9, leader=P, group_exit=True),
+        E(T1, 5_000_000_200, 9, leader=P, group_exit=True),
     )
     for ds in tellings(*events):
-        between = ds.process(id_of(P), 3_000)
-        assert between.is_alive
-        assert between.thread_ids == {26: id_of(T1)}
-        assert not ds.thread(id_of(P), 3_000).is_alive
-        gone = ds.process(id_of(P), 5_000)
-        assert (gone.is_alive, gone.exit_time, gone.exit_code) == (False, 5_000, 9)
+        for time in (200, 3_000_000_000, 5_000_000_199):
+            between = ds.process(id_of(P), time)
+            assert (between.is_alive, between.exit_time, between.exit_code) == (True, None, None)
+            assert between.thread_ids == {26: id_of(T1)}
+            assert not ds.thread(id_of(P), time).is_alive
+            assert ds.pid(25, time).entity_id == id_of(P)
+        gone = ds.process(id_of(P), 5_000_000_200)
+        assert (gone.is_alive, gone.exit_time, gone.exit_code) == (False, 5_000_000_200, 9)
 
 
 def test_case_18_without_flags_the_threads_that_are_known_decide() -> None:
@@ -65,6 +87,8 @@ def test_case_19_an_exec_by_another_thread() -> None:
         assert ds.thread(id_of(T2), 199).is_alive
         assert not ds.thread(id_of(P), 199).is_alive
         assert ds.thread(id_of(P), 200).is_alive
+        assert ds.process(id_of(P), 199).thread_ids == {26: id_of(T1), 27: id_of(T2)}
+        assert ds.process(id_of(P), 250).ppid == 1
         assert ds.process(id_of(P), 300).exit_time == 300
 
 
@@ -80,9 +104,11 @@ def test_case_20_a_sibling_had_forked_before() -> None:
         X(P, "/bin/new", 200, old_tid=27),
     )
     for ds in tellings(*events):
-        info = ds.process(id_of(child), 250)
-        assert info.parent_entity_id == id_of(P)
-        assert info.creator_entity_id == id_of(T1)
+        for time in (150, 199, 200, 250):
+            info = ds.process(id_of(child), time)
+            assert info.parent_entity_id == info.original_parent_entity_id == id_of(P)
+            assert info.creator_entity_id == id_of(T1)
+            assert path_at(ds, child, time) is None
         assert ds.process(id_of(P), 250).child_process_ids == {100: id_of(child)}
 
 
@@ -96,8 +122,14 @@ def test_case_21_the_leader_has_exited_and_a_sibling_executes() -> None:
         E(P, 300, 4),
     )
     for ds in tellings(*events):
-        assert ds.process(id_of(P), 299).is_alive
-        assert ds.process(id_of(P), 300).exit_code == 4
+        for time in (150, 199, 200, 299):
+            assert ds.process(id_of(P), time).is_alive
+        assert ds.process(id_of(P), 199).thread_ids == {26: id_of(T1)}
+        assert ds.process(id_of(P), 200).thread_ids == {25: id_of(P)}
+        assert ds.thread(id_of(T1), 200).exit_time == 200
+        assert [ds.thread(id_of(P), t).is_alive for t in (149, 199, 200)] == [True, False, True]
+        gone = ds.process(id_of(P), 300)
+        assert (gone.exit_time, gone.exit_code) == (300, 4)
         assert path_at(ds, P, 250) == "/bin/new"
 
 
@@ -122,6 +154,7 @@ def test_case_22_clone_parent_gives_the_callers_parent() -> None:
     for ds in tellings(*events):
         info = ds.process(id_of(child), 200)
         assert (info.ppid, info.creator_entity_id) == (10, id_of(P))
+        assert info.original_parent_entity_id == id_of(grandparent)
         assert path_at(ds, child, 200) == "/bin/p"
         assert 100 in ds.process(id_of(grandparent), 200).child_process_ids
         assert 100 not in ds.process(id_of(P), 200).child_process_ids
@@ -140,6 +173,11 @@ def test_case_23_a_vfork_child_ends_before_its_parent_goes_on() -> None:
         F(P, child, at=180),
     )
     for ds in tellings(*events):
-        info = ds.process(id_of(child), 200)
-        assert (info.is_alive, info.exit_code, info.parent_entity_id) == (False, 3, id_of(P))
-        assert ds.process(id_of(child), 165).is_alive
+        for time in (170, 180, 10**6):
+            info = ds.process(id_of(child), time)
+            assert (info.is_alive, info.exit_time, info.exit_code) == (False, 170, 3)
+            assert info.parent_entity_id == id_of(P)
+        assert ds.process(id_of(child), 169).is_alive
+        assert (path_at(ds, child, 159), path_at(ds, child, 160)) == (None, "/bin/c")
+        assert ds.process(id_of(P), 200).child_process_ids == {}
+        assert ds.tree.faults == {}
