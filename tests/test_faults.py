@@ -30,6 +30,7 @@ BAD_INPUT: dict[str, list[Event]] = {
     "creator_younger_than_child": [Fork(120, R, P, creator=Task(9, 130))],
     "cycle": [Change(200, P, {}, parent=P)],
     "event_after_exit": [Exit(150, Q), Change(160, Q, {"comm": "ghost"})],
+    "exit_before_start": [Exit(105, Q)],
     "leader_as_thread": [Change(200, Q, {"comm": "t"}, leader=P)],
     "parent_younger_than_child": [Exec(125, S, {"comm": "s"}, parent=Task(8, 130))],
     "thread_as_leader": [Fork(120, T, leader=P), Exit(130, T, leader=P), Fork(140, T, INIT)],

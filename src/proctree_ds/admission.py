@@ -173,9 +173,11 @@ class Admission:
         return None
 
     def _shadow_of_tick(self, tid: int, tick: int) -> Process | None:
-        """A parent known by its exact name alone that this row of /proc means. O(shadows)."""
-        for shadow in self._census.shadows.values():
-            if shadow.tid == tid and tick <= shadow.start < tick + CLOCK_TICK_NS:
+        """A parent known by its exact name alone that this row of /proc means."""
+        shadows = self._census.shadows
+        for entity in shadows.by_tid.get(tid, ()):
+            shadow = shadows[entity]
+            if tick <= shadow.start < tick + CLOCK_TICK_NS:
                 self.enter(shadow)
                 return shadow
         return None

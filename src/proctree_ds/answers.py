@@ -26,16 +26,20 @@ from proctree_ds.model import (
     entity_id,
     merge,
 )
-from proctree_ds.process import Process, Thread
+from proctree_ds.process import NO_RARITIES, Process, Thread, is_forgotten
 from proctree_ds.succession import HeldImage, HeldParent, images_of, parents_of
 from proctree_ds.tree import ProcessTree
 
 __all__ = [
+    "CHILDREN_LIMIT",
     "LineageEnd",
     "ProcessInfo",
     "ProcessLineage",
     "ThreadInfo",
 ]
+
+CHILDREN_LIMIT: Final = 1_024
+"""Children that the answer about a process lists."""
 
 LineageEnd = Literal["root", "max_depth", "unknown_parent", "evicted"]
 """Why a lineage ends: at a process without a parent, where it was told to stop, at a parent that
@@ -243,7 +247,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
         return self._state.context.namespaces
 
     @property
-    def is_subreaper(self) -> bool:
+    def is_subreaper(self) -> bool | None:
         """Whether orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER)."""
         return self._node.is_subreaper_at(self._time)
 
@@ -310,14 +314,16 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
 
     @property
     def child_process_ids(self) -> dict[int, int]:
-        """Pid -> entity id of each child that lived then. O(children in memory)."""
-        return {
-            child.tid: child.entity_id
-            for child in sorted(
-                children_at(self._tree.census, self._node, self._time),
-                key=lambda child: (child.start, child.tid),
-            )
-        }
+        """Pid -> entity id of each child that lived then; of more than 1,024, the latest ones."""
+        children = sorted(self._children(), key=lambda child: (child.start, child.tid))
+        return {child.tid: child.entity_id for child in children[-CHILDREN_LIMIT:]}
+
+    @property
+    def omitted_children(self) -> int:
+        """How many children that lived then are too many for `child_process_ids`."""
+        if len(self._tree.census.processes) <= CHILDREN_LIMIT:
+            return 0
+        return max(0, sum(1 for _ in self._children()) - CHILDREN_LIMIT)
 
     @property
     def forgotten_children(self) -> int:
@@ -328,6 +334,10 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
     def certainty(self) -> Certainty:
         """Where the facts of this answer come from, and what may be missing from it."""
         return certainty_of(self._tree, self._node, self._time, self._dropped)
+
+    def _children(self) -> Iterator[Process]:
+        """Its children in memory that lived then. O(children in memory)."""
+        return children_at(self._tree.census, self._node, self._time)
 
     @property
     def _parent(self) -> Process | None:
@@ -511,18 +521,26 @@ Sequence.register(ProcessLineage)
 def info_at(tree: ProcessTree, node: Process, time: int) -> ProcessInfo:
     """The answer about a record as of `time` (boot clock), with what a limit dropped left out."""
     state = node.state_at(min(time, node.ended))
+    rare = node.rare
+    if rare is NO_RARITIES:
+        return ProcessInfo(tree, node, state, time)
     dropped: set[str] = set()
-    for gap in node.rare.gaps or ():
+    for gap in rare.gaps or ():
         if gap.since <= time < gap.until:
             dropped |= gap.names
+    told = dropped.copy()
+    if rare.parents and is_forgotten(rare.parents, time):
+        told |= {"ppid", "parent_entity_id"}
+    if rare.subreaper and is_forgotten(rare.subreaper, time):
+        told.add("is_subreaper")
     if not dropped:
-        return ProcessInfo(tree, node, state, time)
+        return ProcessInfo(tree, node, state, time, tuple(sorted(told)))
     blank: Given = dict.fromkeys(dropped - {"context", "image"})
     if "context" in dropped:
         blank["context"] = UNKNOWN_CONTEXT
     if "image" in dropped:
         blank["image"] = UNKNOWN_IMAGE
-    return ProcessInfo(tree, node, merge(state, blank), time, tuple(sorted(dropped)))
+    return ProcessInfo(tree, node, merge(state, blank), time, tuple(sorted(told)))
 
 
 def _plain(value: Any) -> Any:

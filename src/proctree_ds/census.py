@@ -12,27 +12,71 @@ child, so there are never more shadows than processes.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import deque
-from itertools import islice
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 from proctree_ds.model import NEVER, UNKNOWN_STATE
 from proctree_ds.pid_namespaces import PidNamespaces
 from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
-__all__ = ["EXITED_SHARE", "EXITED_THREADS_LIMIT", "LIVING_SHARE", "PAGE_IDS", "Census"]
+__all__ = [
+    "EXITED_SHARE",
+    "EXITED_THREADS_LIMIT",
+    "LIVING_SHARE",
+    "OWN_SHARE",
+    "PAGE_IDS",
+    "THREADS_LIMIT",
+    "Census",
+]
 
 EXITED_SHARE: Final = 128
 """One in this many places is freed at once when memory is full of exited processes."""
 
-EXITED_THREADS_LIMIT: Final = 1_024
+EXITED_THREADS_LIMIT: Final = 256
 """Exited threads kept of one process: what an exec ends is looked for among them."""
+
+THREADS_LIMIT: Final = 4_096
+"""Living threads kept of one process: beyond it its own go, and not those of others."""
+
+OWN_SHARE: Final = 4
+"""One in this many of the newer half of them goes at once."""
 
 PAGE_IDS: Final = 256
 """The ids of the evicted are filed this many at a time."""
 
 LIVING_SHARE: Final = 32
 """The same where nothing is left to evict but living processes and their ancestors."""
+
+
+_start = attrgetter("start")
+
+
+class Shadows(dict[int, Process]):
+    """Processes that are only known by name, by id. `by_tid` finds the ids of those with a tid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_tid: dict[int, set[int]] = {}
+
+    def __setitem__(self, entity: int, node: Process) -> None:
+        super().__setitem__(entity, node)
+        self.by_tid.setdefault(node.tid, set()).add(entity)
+
+    def __delitem__(self, entity: int) -> None:
+        self.pop(entity)
+
+    def pop(self, entity: int, default: Process | None = None) -> Process | None:  # type: ignore[override]
+        node = super().pop(entity, None)
+        if node is None:
+            return default
+        ids = self.by_tid[node.tid]
+        ids.discard(entity)
+        if not ids:
+            del self.by_tid[node.tid]
+        return node
 
 
 class Census:
@@ -46,21 +90,30 @@ class Census:
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
         self.by_tid: dict[int, Process | Thread] = {}
-        """The latest holder of each tid; earlier ones follow by `older`, newest first."""
-        self.shadows: dict[int, Process] = {}
+        """The latest holder of each tid."""
+        self.earlier: dict[int, list[Process | Thread]] = {}
+        """The holders before the latest of those tids that had any, by start."""
+        self.shadows = Shadows()
         self.namespaces = PidNamespaces(self.processes)
-        self.intestate: set[int] = set()
-        """Ids of exited processes with children whose exit named no reaper."""
+        self.intestate: dict[int, int | None] = {}
+        """Ids of exited processes with children that no known heir took over, and the pid of the
+        reaper that their exit names.
+        """
+        self.claims: dict[int, set[int]] = {}
+        """The same by that pid."""
         self.exited: deque[Process] = deque()
         self.exited_threads: deque[Thread] = deque()
         self.history_bytes = 0
         """What the changelogs of all who are in memory weigh together."""
+        self.dropped_changes = 0
+        """Changes of parents, of subreaper flags and of leaders that a limit took."""
         self.evicted_processes = 0
         self.evicted_living = 0
         self.evicted_threads = 0
+        self.evicted_living_threads = 0
         self._just_evicted: list[int] = []
         self._forgotten: set[int] = set()
-        """Ids of evicted processes and threads; with the page before, at least `process_cache`."""
+        """Ids of evicted processes and threads; with the page before, at least `thread_cache`."""
         self._forgotten_before: set[int] = set()
         self.has_forgotten_ids = False
         """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
@@ -76,18 +129,28 @@ class Census:
     # ------------------------------------------------------------------------------- finding
 
     def holder(self, tid: int, start: int) -> Process | Thread | None:
-        """The task with exactly this identity. O(holders of the tid in memory)."""
-        node = self.by_tid.get(tid)
-        while node is not None and node.start > start:
-            node = node.older
+        """The task with exactly this identity. O(log holders of the tid in memory)."""
+        node = self.holder_at(tid, start)
         return node if node is not None and node.start == start else None
 
     def holder_at(self, tid: int, time: int) -> Process | Thread | None:
         """The last task that got this tid no later than `time`, whether it still lives or not."""
         node = self.by_tid.get(tid)
-        while node is not None and node.start > time:
-            node = node.older
-        return node
+        if node is None or node.start <= time or not self.earlier:
+            return node if node is not None and node.start <= time else None
+        earlier = self.earlier.get(tid, ())
+        index = bisect_right(earlier, time, key=_start)
+        return earlier[index - 1] if index else None
+
+    def next_start(self, node: Process | Thread) -> int:
+        """When the next holder of the tid of `node` started; `NEVER` if there is none."""
+        earlier = self.earlier.get(node.tid)
+        if earlier is None:
+            return NEVER
+        index = bisect_left(earlier, node.start, key=_start)
+        if index == len(earlier) or earlier[index] is not node:
+            return NEVER
+        return (earlier[index + 1] if index + 1 < len(earlier) else self.by_tid[node.tid]).start
 
     # ----------------------------------------------------------------------------- admitting
 
@@ -98,16 +161,16 @@ class Census:
         one must have ended by the start of the other.
         """
         tid, start = node.tid, node.start
-        newer = self.by_tid.get(tid)
-        if newer is None or newer.start < start:
-            node.older = newer
+        latest = self.by_tid.get(tid)
+        if latest is None or latest.start < start:
+            if latest is not None:
+                self.earlier.setdefault(tid, []).append(latest)
             self.by_tid[tid] = node
-            return newer, NEVER
-        while newer.older is not None and newer.older.start > start:
-            newer = newer.older
-        node.older = newer.older
-        newer.older = node
-        return node.older, newer.start
+            return latest, NEVER
+        earlier = self.earlier.setdefault(tid, [])
+        index = bisect_left(earlier, start, key=_start)
+        earlier.insert(index, node)
+        return earlier[index - 1] if index else None, self.next_start(node)
 
     def shadow(self, entity: int, tid: int, start: int) -> Process:
         """A process that is only known by name, made if there is none."""
@@ -175,10 +238,15 @@ class Census:
         Amortised O(1).
         """
         own = process.threads
-        if own is not None and len(own) - process.rare.living_threads >= EXITED_THREADS_LIMIT:
-            for thread in [self.threads[thread_id] for thread_id in own]:
-                if thread.ended != NEVER:
-                    self.evict_thread(thread)
+        if own is not None:
+            living = process.rare.living_threads
+            if len(own) - living >= EXITED_THREADS_LIMIT:
+                for thread in [self.threads[thread_id] for thread_id in own]:
+                    if thread.ended != NEVER:
+                        self.evict_thread(thread)
+            if living >= THREADS_LIMIT:
+                alive = [self.threads[i] for i in own if self.threads[i].ended == NEVER]
+                self._evict_living_threads(sorted(alive, key=_start), OWN_SHARE)
         while len(self.threads) + len(self.processes) >= self.thread_cache:
             self._evict_some_thread()
 
@@ -223,6 +291,12 @@ class Census:
     def count_threads(self) -> None:
         """Threads came or went: what they leave is what processes may take without a look."""
         self.process_room = min(self.process_cache, self.thread_cache - len(self.threads))
+        if len(self.exited_threads) > 2 * len(self.threads) + EXITED_THREADS_LIMIT:
+            # Most went with their processes, and nobody came to take them off the queue.
+            known = self.threads
+            self.exited_threads = deque(
+                thread for thread in self.exited_threads if known.get(thread.entity_id) is thread
+            )
 
     def _evict_living(self, now: int, newcomers: int) -> None:
         share = max(1, self.process_cache // LIVING_SHARE)
@@ -260,19 +334,18 @@ class Census:
         if thread is not None:
             self.evict_thread(thread)
         else:
-            self._evict_thread_share()
+            self._evict_living_threads(list(self.threads.values()), LIVING_SHARE)
 
-    def _evict_thread_share(self) -> None:
+    def _evict_living_threads(self, threads: Sequence[Thread], share: int) -> None:
         """Nothing but living threads is left: some of the newer half go, the oldest first."""
-        half = len(self.threads) // 2
-        share = max(1, half // LIVING_SHARE)
-        for thread in list(islice(self.threads.values(), half, half + share)):
+        half = len(threads) // 2
+        for thread in threads[half : half + max(1, half // share)]:
+            self.evicted_living_threads += 1
             self.evict_thread(thread)
 
     def evict_thread(self, thread: Thread) -> None:
         """Take one thread out of memory; its process stays."""
         del self.threads[thread.entity_id]
-        self.history_bytes -= thread.history_bytes
         self.count_threads()
         self.evicted_threads += 1
         process = thread.process
@@ -283,21 +356,30 @@ class Census:
         gone = thread.start if thread.end == NEVER else thread.end
         self.threads_horizon = max(self.threads_horizon, gone)
         process.extra.threads_horizon = max(process.rare.threads_horizon, gone)
+        self._forget_thread(thread)
+        if len(self._just_evicted) >= PAGE_IDS:
+            self._turn_page()
+
+    def _forget_thread(self, thread: Thread) -> None:
+        self.history_bytes -= thread.history_bytes
         self._leave_tid(thread)
         self._just_evicted.append(thread.entity_id)
+        if thread.rare.creator is not None:
+            thread.rare.creator = None  # or who made whom would be kept for ever, one after another
 
     def _remove(self, node: Process) -> None:
         """Take a process and its threads out of memory. O(its children and threads in memory)."""
         entity = node.entity_id
         del self.processes[entity]
         node.evicted = True
-        self.history_bytes -= node.history_bytes
+        if node.history_bytes:
+            self.history_bytes -= node.history_bytes
         by_tid = self.by_tid
         tid = node.tid
-        if node.older is None and by_tid[tid] is node:
-            del by_tid[tid]
-        else:
+        if self.earlier and tid in self.earlier:
             self._leave_tid(node)
+        else:
+            del by_tid[tid]
         self._just_evicted.append(entity)
         parent = node.parent
         if parent is not None:
@@ -316,11 +398,8 @@ class Census:
 
     def _remove_family(self, node: Process) -> None:
         for thread_id in node.threads or ():
-            thread = self.threads.pop(thread_id)
-            self.history_bytes -= thread.history_bytes
             self.evicted_threads += 1
-            self._leave_tid(thread)
-            self._just_evicted.append(thread_id)
+            self._forget_thread(self.threads.pop(thread_id))
         self.count_threads()
         origin = node.rare.copied_from
         if origin is not None and origin.children is not None:
@@ -329,7 +408,7 @@ class Census:
         if node.children:
             self._become_shadow(node)
         else:
-            self.leave_estate(node)
+            self._leave_kin(node)
 
     def was_evicted(self, entity: int) -> bool:
         """Whether this was the id of a process or thread that was in memory once."""
@@ -338,10 +417,10 @@ class Census:
         return entity in self._forgotten or entity in self._forgotten_before
 
     def _turn_page(self) -> None:
-        """Forget the ids of those evicted before the last `process_cache` of them."""
+        """File the ids of those just evicted, and forget all before the last `thread_cache`."""
         self._forgotten.update(self._just_evicted)
         self._just_evicted.clear()
-        if len(self._forgotten) > max(self.process_cache, PAGE_IDS):
+        if len(self._forgotten) > max(self.thread_cache, PAGE_IDS):
             self.has_forgotten_ids = self.has_forgotten_ids or bool(self._forgotten_before)
             self._forgotten_before = self._forgotten
             self._forgotten = set()
@@ -357,28 +436,45 @@ class Census:
     def drop_shadow(self, node: Process) -> None:
         """Let go of a shadow without children; nothing happens to any other process."""
         if not node.children and self.shadows.pop(node.entity_id, None) is not None:
-            self.leave_estate(node)
-            self.intestate |= node.rare.estates or set()
+            self._leave_kin(node)
+
+    def _leave_kin(self, node: Process) -> None:
+        """`node` is out of memory for good: it neither leaves anything to anybody nor inherits."""
+        self.leave_estate(node)
+        for estate_id in node.rare.estates or ():
+            estate = self.processes.get(estate_id) or self.shadows.get(estate_id)
+            if estate is not None and estate.rare.heir is node:
+                estate.rare.heir = None
+                self.wait_for_heir(estate, node.tid)
 
     def leave_estate(self, node: Process) -> None:
         """`node` leaves no children to anybody."""
         heir = node.rare.heir
-        if heir is not None and heir.rare.estates is not None:
-            heir.rare.estates.discard(node.entity_id)
         if heir is not None:
             node.extra.heir = None
-        self.intestate.discard(node.entity_id)
+            if heir.rare.estates is not None:
+                heir.rare.estates.discard(node.entity_id)
+        reaper = self.intestate.pop(node.entity_id, None)
+        if reaper is not None:
+            self.claims[reaper].discard(node.entity_id)
+            if not self.claims[reaper]:
+                del self.claims[reaper]
+
+    def wait_for_heir(self, node: Process, reaper: int | None) -> None:
+        """The children of `node` are anybody's, or those of somebody with the pid `reaper`."""
+        self.intestate[node.entity_id] = reaper
+        if reaper is not None:
+            self.claims.setdefault(reaper, set()).add(node.entity_id)
 
     def _leave_tid(self, node: Process | Thread) -> None:
-        newer = self.by_tid[node.tid]
-        if newer is node:
-            if node.older is None:
-                del self.by_tid[node.tid]
-            else:
-                self.by_tid[node.tid] = node.older
+        tid = node.tid
+        earlier = self.earlier.get(tid)
+        if earlier is None:
+            del self.by_tid[tid]
+            return
+        if self.by_tid[tid] is node:
+            self.by_tid[tid] = earlier.pop()
         else:
-            while newer.older is not node:
-                assert newer.older is not None
-                newer = newer.older
-            newer.older = node.older
-        node.older = None
+            del earlier[bisect_left(earlier, node.start, key=_start)]
+        if not earlier:
+            del self.earlier[tid]

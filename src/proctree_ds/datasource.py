@@ -340,15 +340,18 @@ class DataSource:
         if pid_namespace is not None:
             return self._ns_pid(pid, at, pid_namespace)
         holder = self.tree.census.holder_at(pid, at)
-        while isinstance(holder, Thread):
-            holder = holder.older
-        if holder is not None and at < holder.ended:
+        if isinstance(holder, Process) and at < holder.ended:
             return self.process(holder.entity_id, time)
         if at < self.tree.census.horizon:
             raise self._beyond_horizon(self.tree.census.horizon, f"pid {pid}")
         when = self._format(at)
         if holder is None:
             raise NeverSeen(f"no process is known to have held pid {pid} as of {when} or before")
+        if isinstance(holder, Thread):
+            raise DataNotFound(
+                f"no process held pid {pid} as of {when}: it was the id of a thread of "
+                f"{holder.process.entity_id:#x}"
+            )
         raise DataNotFound(
             f"no process held pid {pid} as of {when}: the last holder, "
             f"{holder.entity_id:#x}, had exited at {self._format(holder.ended)}"

@@ -15,13 +15,13 @@ from proctree_ds.census import Census
 from proctree_ds.inheritance import Inheritance, note_ties
 from proctree_ds.lifespans import Lifespans
 from proctree_ds.model import NEVER, Fork, Task
-from proctree_ds.process import Process, Thread
+from proctree_ds.process import Process, Thread, forget_middle, is_forgotten
 
 __all__ = ["PARENTS_LIMIT", "WAITING_LIMIT", "Descent", "distinct"]
 
 K = TypeVar("K")
 
-PARENTS_LIMIT: Final = 64
+PARENTS_LIMIT: Final = 16
 """Later parents kept of one process."""
 
 WAITING_LIMIT: Final = 4_096
@@ -85,6 +85,8 @@ class Descent:
         self._lifespans = lifespans
         self.by_pid_only: Waiting[int] = Waiting()
         """Processes whose parent was named by pid alone, by that pid."""
+        self._last_of_those = -1
+        """The latest start of any of them."""
         self.awaited: Waiting[Task] = Waiting()
         """Tasks whose creator is not known yet, by that creator."""
         admission.on_arrival = self._arrived
@@ -102,6 +104,7 @@ class Descent:
         parent = self._admission.referred(ref, node.start)
         if ref is not None and ref.start_time is None:
             self.by_pid_only.add(ref.tid, node.entity_id)
+            self._last_of_those = max(self._last_of_those, node.start)
         ancestor = parent
         while ancestor is not None and ancestor.start == node.start:
             if ancestor is node:
@@ -161,13 +164,18 @@ class Descent:
         if ref == node.task:
             self._faults["cycle"] += 1
             return
+        if node.rare.parents and is_forgotten(node.rare.parents, time):
+            self._faults["beyond_horizon"] += 1
+            return
         if node.fork is not None:
             if ref != original or node.rare.parents:
                 node.extra.parents = distinct(original, [*(node.rare.parents or ()), (time, ref)])
+                self._census.dropped_changes += forget_middle(node.rare.parents, PARENTS_LIMIT)
             return
         statements = distinct(None, [*(node.rare.parents or ()), (time, ref)])
         assert statements is not None
         node.extra.parents = statements
+        self._census.dropped_changes += forget_middle(statements, PARENTS_LIMIT)
         if statements[0][1] != original:
             self._adopt(node, self.parent_of(node, statements[0][1]))
 
@@ -191,7 +199,7 @@ class Descent:
         """A new task may be the creator or the parent that others named before it came."""
         if self.awaited:
             self._link_created(node)
-        if isinstance(node, Process):
+        if isinstance(node, Process) and node.start <= self._last_of_those:
             for child_id in self.by_pid_only.get(node.tid):
                 child = self._census.processes.get(child_id)
                 if child is not None and node.start <= child.start:
@@ -216,13 +224,11 @@ class Descent:
 
 
 def distinct(
-    original: Task | None, statements: list[tuple[int, Task]]
-) -> list[tuple[int, Task]] | None:
+    original: Task | None, statements: list[tuple[int, Task | None]]
+) -> list[tuple[int, Task | None]] | None:
     """The statements in order of time, without those that name the same parent again."""
-    distinct: list[tuple[int, Task]] = []
+    distinct: list[tuple[int, Task | None]] = []
     for time, parent in sorted(statements, key=lambda statement: statement[0]):
         if parent != (distinct[-1][1] if distinct else original):
             distinct.append((time, parent))
-    if len(distinct) > PARENTS_LIMIT:
-        del distinct[1 : len(distinct) - PARENTS_LIMIT + 1]
     return distinct or None

@@ -25,6 +25,7 @@ FAULTS: Final[dict[str, str]] = {
     ),
     "cycle": "a process would be its own ancestor. That parent is taken for unknown",
     "event_after_exit": "something happened to a process after its exit. It stays exited",
+    "exit_before_start": "a task exited before it started. The exit is left out",
     "leader_as_thread": (
         "what leads a process was told of as a thread of another. The event is left out"
     ),

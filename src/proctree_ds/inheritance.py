@@ -28,10 +28,13 @@ from proctree_ds.changelog import (
 from proctree_ds.model import UNKNOWN_STATE, Context, Given, Origin, State, merge
 from proctree_ds.process import Process, Thread
 
-__all__ = ["HISTORY_BYTES_LIMIT", "Inheritance", "note_ties", "overlay"]
+__all__ = ["HISTORY_BYTES_LIMIT", "SPREAD_AT_ONCE", "Inheritance", "note_ties", "overlay"]
 
 HISTORY_BYTES_LIMIT: Final = 64 << 20
 """Bytes, roughly, of all changelogs together, those of a single version left out."""
+
+SPREAD_AT_ONCE: Final = 256
+"""A task with more children and threads hands late changes on when all of a batch are known."""
 
 
 class Inheritance:
@@ -41,6 +44,8 @@ class Inheritance:
         self._census = census
         self._faults = faults
         self._thin_all_at = HISTORY_BYTES_LIMIT
+        self.put_off: dict[int, tuple[Process | Thread, int]] = {}
+        """Who has changed, and since when, and has not handed it on to its many children yet."""
         self.dropped_versions = 0
         self.on_namespaces: Callable[[Process], object] = lambda node: None
         """Called with a process for which other namespaces are known than before."""
@@ -68,7 +73,7 @@ class Inheritance:
         if len(versions) > 1:
             node.versions = versions
             self.grew(node, index)
-        self._spread(node, time)
+        self._hand_on(node, time)
         return True
 
     def grew(self, node: Process | Thread, index: int) -> None:
@@ -89,7 +94,13 @@ class Inheritance:
     def reinherit(self, node: Process | Thread) -> None:
         """Work out anew what `node` was born with, and what follows for those it made."""
         if self._refresh(node):
-            self._spread(node, node.start - 1)
+            self._hand_on(node, node.start - 1)
+
+    def catch_up(self) -> None:
+        """Hand on what has been put off: once, however many changes there were."""
+        put_off = list(self.put_off.values())
+        self.put_off.clear()
+        self._spread(put_off)
 
     def _is_news(self, gaps: list[Gap], time: int, facts: State | Given) -> bool:
         """Whether anything of `facts` is of a kind whose history at `time` is still there."""
@@ -129,9 +140,19 @@ class Inheritance:
         self._census.history_bytes += size - node.history_bytes
         node.history_bytes = size
 
-    def _spread(self, node: Process | Thread, since: int) -> None:
-        """Hand a change at `since` on to everything made later. O(what changes)."""
-        todo: list[tuple[Process | Thread, int]] = [(node, since)]
+    def _hand_on(self, node: Process | Thread, since: int) -> None:
+        """Hand a change at `since` on to what was made later, at once or when `catch_up` comes."""
+        if node.last_branch < since:
+            return
+        process = node if isinstance(node, Process) else node.process
+        if len(process.children or ()) + len(process.threads or ()) <= SPREAD_AT_ONCE:
+            self._spread([(node, since)])
+        else:
+            _, known = self.put_off.get(node.entity_id, (node, since))
+            self.put_off[node.entity_id] = node, min(since, known)
+
+    def _spread(self, todo: list[tuple[Process | Thread, int]]) -> None:
+        """Hand changes on to everything made later. O(what changes)."""
         while todo:
             origin, since = todo.pop()
             todo.extend(

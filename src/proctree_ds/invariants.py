@@ -18,6 +18,7 @@ def check_census(census: Census) -> None:
     )
     everything: list[Process | Thread] = [*census.processes.values(), *census.threads.values()]
     assert census.history_bytes == sum(node.history_bytes for node in everything)
+    _check_holders(census)
     kept: dict[int, int] = {}
     everyone = {**census.processes, **census.shadows}
     assert len(everyone) == len(census.processes) + len(census.shadows)
@@ -31,13 +32,11 @@ def check_census(census: Census) -> None:
     for node in census.processes.values():
         _check_life(census, node)
         assert not node.evicted
-        assert _stands_in_line(census, node)
     for shadow in census.shadows.values():
         assert shadow.children, f"{shadow.task} is a shadow of nothing"
     for entity, thread in census.threads.items():
         assert thread.entity_id == entity
         assert thread.process.threads is not None and entity in thread.process.threads
-        assert _stands_in_line(census, thread)
         _check_versions(thread)
 
 
@@ -72,9 +71,17 @@ def _check_versions(node: Process | Thread) -> None:
     assert [v.state for v in again] == [v.state for v in log]
 
 
-def _stands_in_line(census: Census, node: Process | Thread) -> bool:
-    holder = census.by_tid.get(node.tid)
-    while holder is not None and holder is not node:
-        assert holder.older is None or holder.older.start < holder.start
-        holder = holder.older
-    return holder is node
+def _check_holders(census: Census) -> None:
+    """Every task stands once among the holders of its tid, and these in order of their starts."""
+    standing = 0
+    for tid, latest in census.by_tid.items():
+        holders = [*census.earlier.get(tid, ()), latest]
+        starts = [holder.start for holder in holders]
+        assert starts == sorted(set(starts)), f"{tid}: {starts}"
+        assert all(holder.tid == tid for holder in holders)
+        for holder in holders:
+            known = census.processes if isinstance(holder, Process) else census.threads
+            assert known[holder.entity_id] is holder
+        standing += len(holders)
+    assert standing == len(census.processes) + len(census.threads)
+    assert all(census.earlier.values()) and census.earlier.keys() <= census.by_tid.keys()

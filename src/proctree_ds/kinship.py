@@ -8,7 +8,7 @@ child-subreaper flag in the same pid namespace, else that namespace's init.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from typing import Final
 
 from proctree_ds.census import Census
@@ -16,18 +16,48 @@ from proctree_ds.model import Task, entity_id
 from proctree_ds.pid_namespaces import pid_namespace
 from proctree_ds.process import Process
 
-__all__ = ["ANCESTORS_LIMIT", "children_at", "holder_in_namespace", "named_process", "parent_at"]
+__all__ = [
+    "ANCESTORS_LIMIT",
+    "REAPER_DEPTH_LIMIT",
+    "Heirs",
+    "children_at",
+    "holder_in_namespace",
+    "named_process",
+    "parent_at",
+]
 
 ANCESTORS_LIMIT: Final = 65_536
 """No walk along parents or heirs goes further: a guard against hostile input."""
 
+REAPER_DEPTH_LIMIT: Final = 256
+"""Ancestors that are searched for a subreaper where an exit names no reaper."""
 
 _Question = Generator["_Question", Process | None, Process | None]
 """A walk that may ask another one first. Walks nest as deep as a chain of deaths is long, so they
 are run on an explicit stack and not on Python's."""
 
 
-def parent_at(census: Census, node: Process, time: int) -> Process | None:
+class Heirs:
+    """Who took over from whom, as far as it was worked out for questions about one instant.
+
+    Who asks about many processes hands over the same for all: then nothing is worked out twice,
+    however many have died one after the other.
+    """
+
+    __slots__ = ("asking", "computed", "current")
+
+    def __init__(self) -> None:
+        self.current: dict[int, Process | None] = {}
+        """Who has the children of an exited process as of the instant."""
+        self.computed: dict[int, Process | None] = {}
+        """Who got them at its exit, where that names nobody."""
+        self.asking: set[int] = set()
+        """Those whose heir is being worked out: they cannot be told by each other's."""
+
+
+def parent_at(
+    census: Census, node: Process, time: int, heirs: Heirs | None = None
+) -> Process | None:
     """The parent as of `time`: the original one, or who took over. None where it is unknown.
 
     O(heirs one after the other), which is 1 for a process that was never orphaned.
@@ -35,7 +65,8 @@ def parent_at(census: Census, node: Process, time: int) -> Process | None:
     parent = node.parent
     if node.rare.parents is None and (parent is None or parent.ended > time):
         return parent
-    return _run(_parent(census, node, time))
+    heirs = heirs or Heirs()
+    return _run(_parent(census, node, time, heirs, heirs.current))
 
 
 def _run(question: _Question) -> Process | None:
@@ -55,26 +86,39 @@ def _run(question: _Question) -> Process | None:
     return answer
 
 
-def _parent(census: Census, node: Process, time: int) -> _Question:
+def _parent(
+    census: Census, node: Process, time: int, heirs: Heirs, current: dict[int, Process | None]
+) -> _Question:
     parent = node.parent
     for since, named in node.rare.parents or ():
         if since > time:
             break
-        parent = named_process(census, named, since) or _stranger(named)
-    for _ in range(ANCESTORS_LIMIT):
-        if parent is None or parent.ended > time:
-            return parent
-        reaper = _reaper(parent)
-        heir = None if reaper is None else named_process(census, reaper, parent.ended)
-        if heir is None and reaper is not None and reaper.start_time is not None:
-            if census.was_evicted(entity_id(reaper.start_time, reaper.tid)):
-                return None  # whether that one has ended since, and who came then, is forgotten
-        if heir is None:
-            heir = (yield _computed_heir(census, parent)) or _stranger(reaper)
-        if heir is None or heir is parent:
-            return None
-        parent = heir
-    return None
+        parent = None if named is None else named_process(census, named, since) or _stranger(named)
+    gone: dict[int, None] = {}
+    while parent is not None and parent.ended <= time:
+        entity = parent.entity_id
+        if entity in gone:
+            parent = None  # they leave their children to each other
+        elif entity in current:
+            parent = current[entity]
+        else:
+            gone[entity] = None
+            reaper = _reaper(parent)
+            heir = None if reaper is None else named_process(census, reaper, parent.ended)
+            if heir is None and reaper is not None and reaper.start_time is not None:
+                if census.was_evicted(entity_id(reaper.start_time, reaper.tid)):
+                    parent = None  # whether it has ended since, and who came then, is forgotten
+                    continue
+            if heir is None and entity not in heirs.asking:
+                if entity not in heirs.computed:
+                    heirs.asking.add(entity)
+                    heirs.computed[entity] = yield _computed_heir(census, parent, heirs)
+                    heirs.asking.discard(entity)
+                heir = heirs.computed[entity] or _stranger(_reaper(parent))
+            parent = heir
+    if not heirs.asking:
+        current.update(dict.fromkeys(gone, parent))
+    return parent
 
 
 def _reaper(node: Process) -> Task | None:
@@ -99,17 +143,20 @@ def named_process(census: Census, ref: Task, time: int) -> Process | None:
     return found if isinstance(found, Process) else None
 
 
-def _computed_heir(census: Census, node: Process) -> _Question:
+def _computed_heir(census: Census, node: Process, heirs: Heirs) -> _Question:
     end = node.ended
     namespace = _pid_namespace(node, end)
-    ancestor = yield _parent(census, node, end)
-    for _ in range(ANCESTORS_LIMIT):
+    below = node
+    for _ in range(REAPER_DEPTH_LIMIT):
+        ancestor = below.parent
+        if below.rare.parents is not None or ancestor is None or ancestor.ended <= end:
+            ancestor = yield _parent(census, below, end, heirs, {})
         if ancestor is None or _pid_namespace(ancestor, end) not in (namespace, None):
-            break
+            return _init_of(census, namespace, end)
         if ancestor.is_subreaper_at(end) or ancestor.ns_pid == 1 or ancestor.tid == 1:
             return ancestor
-        ancestor = yield _parent(census, ancestor, end)
-    return _init_of(census, namespace, end)
+        below = ancestor
+    return None
 
 
 def _init_of(census: Census, namespace: int | None, time: int) -> Process | None:
@@ -137,34 +184,41 @@ def _pid_namespace(node: Process, time: int) -> int | None:
     return pid_namespace(node.state_at(time))
 
 
-def children_at(census: Census, node: Process, time: int) -> Iterator[Process]:
+def children_at(
+    census: Census, node: Process, time: int, heirs: Heirs | None = None
+) -> Iterator[Process]:
     """The living children of `node` as of `time`, adopted ones included, in no order.
 
-    O(children in memory, its own and those of the processes that left it theirs).
+    O(children in memory, its own and those of the processes that left it theirs). For an init or
+    a subreaper those that left them to nobody who is known come on top.
     """
     if node.ended <= time:
         return
+    heirs = heirs or Heirs()
     seen: set[int] = set()
     todo = [node]
-    todo.extend(_estates(census, census.intestate, time))
-    estates = {id(owner) for owner in todo}
+    known = {node.entity_id}
     while todo:
         owner = todo.pop()
         for child_id in owner.children or ():
             child = census.processes.get(child_id) or census.shadows.get(child_id)
             if child is None or child_id in seen or not child.start <= time < child.ended:
                 continue
-            if parent_at(census, child, time) is node:
+            if parent_at(census, child, time, heirs) is node:
                 seen.add(child_id)
                 yield child
-        for estate in _estates(census, owner.rare.estates or (), time):
-            if id(estate) not in estates:
-                estates.add(id(estate))
-                todo.append(estate)
+        for estate_id in _estates(census, owner):
+            if estate_id not in known:
+                known.add(estate_id)
+                estate = census.processes.get(estate_id) or census.shadows.get(estate_id)
+                if estate is not None and estate.ended <= time:
+                    todo.append(estate)
 
 
-def _estates(census: Census, ids: Iterable[int], time: int) -> Iterator[Process]:
-    for estate_id in ids:
-        estate = census.processes.get(estate_id) or census.shadows.get(estate_id)
-        if estate is not None and estate.ended <= time:
-            yield estate
+def _estates(census: Census, heir: Process) -> Iterator[int]:
+    """The ids of exited processes whose children `heir` may have taken over."""
+    yield from heir.rare.estates or ()
+    if heir.tid == 1 or heir.ns_pid == 1 or heir.rare.subreaper is not None:
+        yield from census.intestate
+    else:
+        yield from census.claims.get(heir.tid, ())

@@ -27,7 +27,7 @@ from proctree_ds.process import Process, Thread, is_seen
 
 __all__ = ["LEADER_EXITS_LIMIT", "PICTURES_LIMIT", "Lifespans", "last_exec"]
 
-LEADER_EXITS_LIMIT: Final = 64
+LEADER_EXITS_LIMIT: Final = 16
 """Exits kept of one leader thread: it can come back by an exec of another thread."""
 
 PICTURES_LIMIT: Final = 64
@@ -56,7 +56,10 @@ class Lifespans:
             return False
         exits.append(event)
         exits.sort(key=_time)
-        del exits[1 : max(1, len(exits) - LEADER_EXITS_LIMIT)]
+        if len(exits) > LEADER_EXITS_LIMIT:
+            node.extra.threads_horizon = max(node.rare.threads_horizon, exits[1].time)
+            del exits[1]
+            self._census.dropped_changes += 1
         if is_seen(event):
             _hear_of(node, event.time)
         return True
@@ -247,12 +250,7 @@ class Lifespans:
 
     def _next_start(self, node: Process | Thread) -> int:
         """When the next holder of the tid started; `NEVER` if there is none."""
-        newer = self._census.by_tid.get(node.tid)
-        if newer is node:
-            return NEVER
-        while newer is not None and newer.older is not node:
-            newer = newer.older
-        return newer.start if newer is not None else NEVER
+        return self._census.next_start(node)
 
     def _those_who_end_with(self, init: Process) -> list[Process]:
         """Who may be in the pid namespace of `init` and has no exit that was seen."""
@@ -305,17 +303,14 @@ class Lifespans:
     def bequeath(self, node: Process) -> None:
         """Note at the heir that the children of an exited process are its own now."""
         census = self._census
-        if node.rare.heir is not None and node.rare.heir.rare.estates is not None:
-            node.rare.heir.rare.estates.discard(node.entity_id)
-            node.extra.heir = None
+        census.leave_estate(node)
         if node.exit is None or node.exit.reaper is None:
-            census.intestate.add(node.entity_id)
+            census.wait_for_heir(node, None)
             return
         heir = named_process(census, node.exit.reaper, node.ended)
         if heir is None or heir is node:
-            census.intestate.add(node.entity_id)
+            census.wait_for_heir(node, node.exit.reaper.tid)
             return
-        census.intestate.discard(node.entity_id)
         node.extra.heir = heir
         estates = heir.extra.estates = heir.rare.estates or set()
         estates.add(node.entity_id)

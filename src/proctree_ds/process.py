@@ -1,7 +1,7 @@
 """What the tree keeps of one process and of one thread, and how one is read as of an instant.
 
-Only `tree.py` and its rooms change these records. References point one way, from child to parent
-and from newer to older, so that nothing here ever needs the garbage collector.
+Only `tree.py` and its rooms change these records. References point one way, from child to parent,
+so that nothing here ever needs the garbage collector.
 
 A child holds `born_of`, the state that its parent had when it made the child. It is at once what
 the child inherited and what the lineage shows of that ancestor, and it outlives the parent's own
@@ -10,15 +10,27 @@ changelog.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Final, TypeGuard
+from operator import itemgetter
+from typing import Final, TypeGuard, TypeVar
 
 import msgspec
 
 from proctree_ds.changelog import Gap, Version, version_at
 from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, Loss, State, Task
 
-__all__ = ["NO_RARITIES", "Process", "Rare", "Thread", "is_seen"]
+__all__ = [
+    "NO_RARITIES",
+    "Process",
+    "Rare",
+    "Thread",
+    "forget_middle",
+    "is_forgotten",
+    "is_seen",
+]
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -37,10 +49,10 @@ class Rare:
     """The fork names a creator that is not in memory: what was inherited cannot be told."""
     leader_exits: list[Exit] | None = None
     """Ends of the leader thread that did not end the process, or not for certain."""
-    parents: list[tuple[int, Task]] | None = None
-    """Parents that events named later on, where they differ from the one before."""
-    subreaper: list[tuple[int, bool]] | None = None
-    """When the child-subreaper flag was set and cleared."""
+    parents: list[tuple[int, Task | None]] | None = None
+    """Parents that events named later on, where they differ; None: forgotten."""
+    subreaper: list[tuple[int, bool | None]] | None = None
+    """When the child-subreaper flag was set and cleared; None: forgotten."""
     estates: set[int] | None = None
     """Ids of exited processes whose children it took over."""
     heir: Process | None = None
@@ -67,6 +79,25 @@ NO_RARITIES: Final = Rare()
 def is_seen(event: Exit | None) -> TypeGuard[Exit]:
     """Whether this is an exit that was observed, and not one that was concluded."""
     return event is not None and event.origin == "event"
+
+
+def forget_middle(changes: list[tuple[int, T | None]] | None, limit: int) -> int:
+    """Of more than `limit` changes in order of time keep the first, and the last half.
+
+    In the place of the others stands one of None: from then until the next nothing is known.
+    Returns how many went.
+    """
+    if changes is None or len(changes) <= limit:
+        return 0
+    count = len(changes)
+    changes[1 : -(limit // 2)] = [(changes[1][0], None)]
+    return count - len(changes)
+
+
+def is_forgotten(changes: list[tuple[int, T | None]], time: int) -> bool:
+    """Whether it is forgotten what held at `time`."""
+    index = bisect_right(changes, time, key=itemgetter(0))
+    return index > 0 and changes[index - 1][1] is None
 
 
 class Process(msgspec.Struct, gc=False, eq=False):
@@ -96,8 +127,6 @@ class Process(msgspec.Struct, gc=False, eq=False):
     """Ids of processes in memory that are its children, or were copied from it."""
     threads: set[int] | None = None
     """Ids of its threads in memory, other than the leader."""
-    older: Process | Thread | None = None
-    """The holder of the same tid before this one."""
     last_branch: int = -1
     """When it last made a child or a thread: an event before that is late for them."""
     dropped_children: int = 0
@@ -165,9 +194,9 @@ class Process(msgspec.Struct, gc=False, eq=False):
             return self.versions
         return [] if self.latest is None else [self.latest]
 
-    def is_subreaper_at(self, time: int) -> bool:
-        """Whether the child-subreaper flag was set as of `time` (prctl(2))."""
-        flag = False
+    def is_subreaper_at(self, time: int) -> bool | None:
+        """Whether the child-subreaper flag was set as of `time` (prctl(2)); None: forgotten."""
+        flag: bool | None = False
         for since, value in self.rare.subreaper or ():
             if since > time:
                 break
@@ -210,7 +239,6 @@ class Thread(msgspec.Struct, gc=False, eq=False):
     versions: list[Version] | None = None
     ended: int = NEVER
     exit: Exit | None = None
-    older: Process | Thread | None = None
     last_branch: int = -1
     history_bytes: int = 0
     used: bool = False

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from proctree_ds.answers import PROCESS_FIELDS, ProcessInfo, info_at
-from proctree_ds.kinship import children_at, parent_at
+from proctree_ds.kinship import Heirs, children_at, parent_at
 from proctree_ds.model import NEVER, Context
 from proctree_ds.process import Process
 from proctree_ds.succession import parents_of
@@ -21,7 +21,14 @@ from proctree_ds.tree import ProcessTree
 __all__ = ["ProcessDiff", "ProcessSubtree", "TimelineEntry"]
 
 _CREDENTIALS: Final = ("uid", "euid", "suid", "gid", "egid", "sgid", "capabilities")
-_UNTOLD: Final = {"time", "certainty", "thread_ids", "child_process_ids", "forgotten_children"}
+_UNTOLD: Final = {
+    "time",
+    "certainty",
+    "thread_ids",
+    "child_process_ids",
+    "omitted_children",
+    "forgotten_children",
+}
 """Fields of a process that a timeline does not compare: they change without its doing."""
 
 _by_start = attrgetter("start", "tid")
@@ -80,10 +87,11 @@ def subtree_of(
     """The process and its living descendants as of `time`. O(their children in memory)."""
     root = ProcessSubtree(info_at(tree, node, time), [])
     todo = [(node, root, 0)]
+    heirs = Heirs()
     seen = {node.entity_id}
     while todo:
         parent, branch, depth = todo.pop()
-        children = sorted(children_at(tree.census, parent, time), key=_by_start)
+        children = sorted(children_at(tree.census, parent, time, heirs), key=_by_start)
         if children and depth == max_depth:
             msgspec.structs.force_setattr(branch, "is_cut", True)
             continue

@@ -39,17 +39,17 @@ from proctree_ds.model import (
     Snapshot,
     State,
 )
-from proctree_ds.process import NO_RARITIES, Process, Thread
+from proctree_ds.process import NO_RARITIES, Process, Thread, forget_middle, is_forgotten
 
 __all__ = ["LOSSES_LIMIT", "SUBREAPER_LIMIT", "UNTOLD_LIMIT", "ProcessTree"]
 
-LOSSES_LIMIT: Final = 4_096
+LOSSES_LIMIT: Final = 256
 """Loss windows kept; beyond it the two oldest are joined."""
 
 UNTOLD_LIMIT: Final = 16
 """Windows kept of one task in which it changed too often; beyond it the first two are joined."""
 
-SUBREAPER_LIMIT: Final = 64
+SUBREAPER_LIMIT: Final = 16
 """Changes of the child-subreaper flag kept of one process."""
 
 _hash = xxh3_64_intdigest
@@ -87,8 +87,10 @@ class ProcessTree:
         """Those of a process in the host's pid namespace: most have just these."""
         self._awaited = self._descent.awaited.ids
         self._by_pid_only = self._descent.by_pid_only.ids
+        self._put_off = self._inheritance.put_off
         self._processes = self.census.processes
         self._by_tid = self.census.by_tid
+        self._earlier = self.census.earlier
         self._shadows = self.census.shadows
         self._exited = self.census.exited
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -105,12 +107,18 @@ class ProcessTree:
     def apply(self, event: Event) -> None:
         """Learn one event. O(1) in order; a late one costs what has to be worked out anew."""
         self._handlers[type(event)](event)
+        if self._put_off:
+            self._inheritance.catch_up()
 
     def apply_all(self, events: Iterable[Event]) -> None:
-        """Learn many events: the same as `apply` for each, and faster."""
+        """Learn many events: the same as `apply` for each, and faster above all for late ones."""
         handlers = self._handlers
-        for event in events:
-            handlers[type(event)](event)
+        try:
+            for event in events:
+                handlers[type(event)](event)
+        finally:
+            if self._put_off:
+                self._inheritance.catch_up()
 
     @property
     def counters(self) -> dict[str, int]:
@@ -122,8 +130,10 @@ class ProcessTree:
             "evicted_processes": census.evicted_processes,
             "evicted_living_processes": census.evicted_living,
             "evicted_threads": census.evicted_threads,
+            "evicted_living_threads": census.evicted_living_threads,
             "dropped_versions": self._inheritance.dropped_versions,
             "dropped_pictures": self._lifespans.dropped_pictures,
+            "dropped_changes": census.dropped_changes,
             "gave_up_waiting": self._descent.given_up,
             "loss_windows": len(self.losses),
             **{f"fault_{name}": count for name, count in sorted(self.faults.items())},
@@ -201,7 +211,7 @@ class ProcessTree:
         node = Process(entity, tid, start, parent, born_of, base, event, event.ns_pid)
         by_tid[tid] = node
         if holder is not None:
-            node.older = holder
+            self._earlier.setdefault(tid, []).append(holder)
             if holder.ended > start:
                 self._lifespans.succeed(holder, start)
         parent.pins += 1
@@ -263,6 +273,7 @@ class ProcessTree:
 
     def _exit(self, event: Exit) -> None:
         task = event.task
+        time = event.time
         node = self._by_tid.get(task.tid)
         if (
             node is None
@@ -275,10 +286,11 @@ class ProcessTree:
             or event.origin != "event"
             or node.queued
             or node.parent is None
+            or time < node.start
         ):
             self._learn_exit(event)
             return
-        node.ended = event.time
+        node.ended = time
         node.exit = event
         node.queued = True
         self._exited.append(node)
@@ -412,20 +424,25 @@ class ProcessTree:
         if flag is None:
             return
         changes = node.extra.subreaper = node.rare.subreaper or []
-        if (time, flag) not in changes:
+        if is_forgotten(changes, time):
+            self.faults["beyond_horizon"] += 1
+        elif (time, flag) not in changes:
             changes.append((time, flag))
             changes.sort(key=lambda change: change[0])
-            del changes[1 : max(1, len(changes) - SUBREAPER_LIMIT)]
+            self.census.dropped_changes += forget_middle(changes, SUBREAPER_LIMIT)
 
     # ------------------------------------------------------------------------------- exits
 
     def _learn_exit(self, event: Exit) -> None:
+        assert event.task.start_time is not None
+        if event.time < event.task.start_time:
+            self.faults["exit_before_start"] += 1
+            return
         if event.leader is not None and event.leader != event.task:
             thread = self._admission.thread_of(event.task, event.leader, event.time)
             if thread is not None:
                 self._lifespans.end_thread(thread, event)
             return
-        assert event.task.start_time is not None
         node = self.census.holder(event.task.tid, event.task.start_time)
         if isinstance(node, Thread):
             self._lifespans.end_thread(node, event)
