@@ -16,7 +16,7 @@ from collections import deque
 from itertools import islice
 from typing import Final
 
-from proctree_ds.model import NEVER, UNKNOWN_STATE
+from proctree_ds.model import CLOCK_TICK_NS, NEVER, UNKNOWN_STATE, Task
 from proctree_ds.pid_namespaces import PidNamespaces
 from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
@@ -49,6 +49,8 @@ class Census:
         """The latest holder of each tid; earlier ones follow by `older`, newest first."""
         self.shadows: dict[int, Process] = {}
         self.namespaces = PidNamespaces(self.processes)
+        self.adopted: dict[Task, set[int]] = {}
+        """Ids of processes in memory that were said to be children of this one later on."""
         self.intestate: set[int] = set()
         """Ids of exited processes with children whose exit named no reaper."""
         self.exited: deque[Process] = deque()
@@ -62,14 +64,45 @@ class Census:
         self._forgotten_before: set[int] = set()
         self.has_forgotten_ids = False
         """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
+        self.former: set[int] = set()
+        """Ids known in the life of the host before this one."""
         self.horizon = -1
         """The latest end of any process evicted: from then on their history is whole."""
         self.threads_horizon = -1
         """The same for threads that went before their process."""
         self.pictured = -1
         """When the latest complete picture began: who was heard of since is missing from none."""
+        self.pictured_until = -1
+        """When it ended."""
         self.settled = -1
         """Who started after this is neither of a past that is gone nor missing from a picture."""
+
+    def forget_all(self) -> None:
+        """Begin anew with another boot of the host. O(everything in memory)."""
+        self.former.clear()
+        self.former.update(self.processes, self.threads, self._just_evicted)
+        self.former |= self._forgotten | self._forgotten_before
+        self.evicted_processes += len(self.processes)
+        self.evicted_threads += len(self.threads)
+        for registry in (
+            self.processes,
+            self.threads,
+            self.by_tid,
+            self.shadows,
+            self.adopted,
+            self.intestate,
+            self.exited,
+            self.exited_threads,
+            self._just_evicted,
+            self._forgotten,
+            self._forgotten_before,
+        ):
+            registry.clear()  # in place: others hold on to them
+        self.namespaces.forget()
+        self.has_forgotten_ids = False
+        self.horizon = self.settled = 0
+        self.threads_horizon = self.pictured = self.pictured_until = -1
+        self.count_threads()
 
     # ------------------------------------------------------------------------------- finding
 
@@ -86,6 +119,14 @@ class Census:
         while node is not None and node.start > time:
             node = node.older
         return node
+
+    def known_by_tick(self, tid: int, start: int) -> Process | Thread | None:
+        """The task that started in the same clock tick, if no more is known of its start."""
+        tick = start - start % CLOCK_TICK_NS
+        node = self.holder_at(tid, tick + CLOCK_TICK_NS - 1)
+        if node is not None and node.start >= tick and node.rare.approximate:
+            return node
+        return None
 
     # ----------------------------------------------------------------------------- admitting
 
@@ -154,6 +195,19 @@ class Census:
             parent.children.add(node.entity_id)
             if kept:
                 self.hold(node)
+
+    def state_parents(self, node: Process, parents: list[tuple[int, Task]] | None) -> None:
+        """These are the parents of `node` that events named later than its birth, and when."""
+        for _, parent in node.rare.parents or ():
+            ids = self.adopted.get(parent)
+            if ids is not None:
+                ids.discard(node.entity_id)
+                if not ids:
+                    del self.adopted[parent]
+        if parents is not node.rare.parents:
+            node.extra.parents = parents
+        for _, parent in parents or ():
+            self.adopted.setdefault(parent, set()).add(node.entity_id)
 
     def _disown(self, parent: Process, child: Process, kept: bool) -> None:
         if parent.children is not None and child.rare.copied_from is not parent:
@@ -317,6 +371,8 @@ class Census:
             self._leave_tid(thread)
             self._just_evicted.append(thread_id)
         self.count_threads()
+        if node.rare.parents is not None:
+            self.state_parents(node, None)
         origin = node.rare.copied_from
         if origin is not None and origin.children is not None:
             origin.children.discard(node.entity_id)

@@ -9,6 +9,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Final
+
+import msgspec
 
 from proctree_ds.census import Census
 from proctree_ds.changelog import VERSIONS_LIMIT, Version, before, insert, rebuild, thin
@@ -16,6 +19,12 @@ from proctree_ds.model import UNKNOWN_STATE, Context, Given, Origin, State, merg
 from proctree_ds.process import Process, Thread
 
 __all__ = ["Inheritance", "note_ties", "overlay"]
+
+
+_SHARED: Final = (
+    "session_id", "process_group", "tty", "cgroup", "cgroup_id", "container_id"
+)  # fmt: skip
+"""Attributes that all threads of a process have in common (signal_struct, cgroup v2)."""
 
 
 class Inheritance:
@@ -46,7 +55,7 @@ class Inheritance:
             base = _base_of(node, versions)
             if base is not node.base:
                 node.base = base
-                time = node.start - 1
+                time = -1
         rebuild(versions, node.base, index)
         node.latest = versions[-1]
         node.versions = versions if len(versions) > 1 else None
@@ -60,7 +69,7 @@ class Inheritance:
     def reinherit(self, node: Process | Thread) -> None:
         """Work out anew what `node` was born with, and what follows for those it made."""
         if self._refresh(node):
-            self._spread(node, node.start - 1)
+            self._spread(node, -1)
 
     def thin(self, node: Process | Thread) -> None:
         gaps = node.extra.gaps = node.rare.gaps or []
@@ -73,9 +82,7 @@ class Inheritance:
         while todo:
             origin, since = todo.pop()
             todo.extend(
-                (branch, branch.start - 1)
-                for branch in self._branches(origin, since)
-                if self._refresh(branch)
+                (branch, -1) for branch in self._branches(origin, since) if self._refresh(branch)
             )
 
     def _branches(self, origin: Process | Thread, since: int) -> Iterator[Process | Thread]:
@@ -165,7 +172,8 @@ def _base_of(node: Process | Thread, versions: list[Version]) -> State:
         base = _state_before(node.process, node.start, 0 if node.rare.creator else node.rare.ties)
     if node.rare.creator is not None:
         creator = _state_before(node.rare.creator, node.start, node.rare.ties)
-        base = State(creator.comm, base.image, base.cwd, base.root, creator.context)
+        context = _shared_by_threads(base.context, creator.context)
+        base = State(creator.comm, base.image, base.cwd, base.root, context)
     if fork is not None:
         base = overlay(base, fork.comm, fork.context)
         if fork.given:
@@ -178,6 +186,14 @@ def _state_before(origin: Process | Thread, start: int, ties: int) -> State:
     versions = origin.log
     index = before(versions, start, ties)
     return versions[index - 1].state if index else origin.base
+
+
+def _shared_by_threads(process: Context, own: Context) -> Context:
+    """A thread's own context, with what it shares with its process as that has it."""
+    if own is process:
+        return own
+    shared = {name: getattr(process, name) for name in _SHARED}
+    return msgspec.structs.replace(own, **shared)
 
 
 def note_ties(node: Process | Thread, origin: Process | Thread) -> None:

@@ -13,7 +13,7 @@ from typing import Final
 
 from proctree_ds.census import Census
 from proctree_ds.model import Task, entity_id
-from proctree_ds.pid_namespaces import pid_namespace
+from proctree_ds.pid_namespaces import is_init, pid_namespace
 from proctree_ds.process import Process
 
 __all__ = ["ANCESTORS_LIMIT", "children_at", "holder_in_namespace", "named_process", "parent_at"]
@@ -64,21 +64,19 @@ def _parent(census: Census, node: Process, time: int) -> _Question:
     for _ in range(ANCESTORS_LIMIT):
         if parent is None or parent.ended > time:
             return parent
-        named = _reaper(parent)
-        heir = None if named is None else named_process(census, named, parent.ended)
-        if heir is None and named is not None and named.start_time is not None:
-            if census.was_evicted(entity_id(named.start_time, named.tid)):
+        reaper = parent.exit.reaper if parent.exit is not None else None
+        heir = None if reaper is None else named_process(census, reaper, parent.ended)
+        if heir is None and reaper is not None and reaper.start_time is not None:
+            if census.was_evicted(entity_id(reaper.start_time, reaper.tid)):
                 return None  # whether that one has ended since, and who came then, is forgotten
         if heir is None:
-            heir = (yield _computed_heir(census, parent)) or _stranger(_reaper(parent))
+            heir = (yield _computed_heir(census, parent)) or _stranger(reaper)
+        if heir is None and is_init(parent):
+            return parent  # nobody takes over: it waits until all in its namespace have ended
         if heir is None or heir is parent:
             return None
         parent = heir
     return None
-
-
-def _reaper(node: Process) -> Task | None:
-    return node.exit.reaper if node.exit is not None else None
 
 
 def _stranger(ref: Task | None) -> Process | None:
@@ -96,6 +94,8 @@ def named_process(census: Census, ref: Task, time: int) -> Process | None:
         found = census.holder(ref.tid, ref.start_time)
         if found is None:
             found = census.shadows.get(entity_id(ref.start_time, ref.tid))
+        if found is None:
+            found = census.known_by_tick(ref.tid, ref.start_time)
     return found if isinstance(found, Process) else None
 
 
@@ -150,7 +150,7 @@ def children_at(census: Census, node: Process, time: int) -> Iterator[Process]:
     estates = {id(owner) for owner in todo}
     while todo:
         owner = todo.pop()
-        for child_id in owner.children or ():
+        for child_id in (*(owner.children or ()), *census.adopted.get(owner.task, ())):
             child = census.processes.get(child_id) or census.shadows.get(child_id)
             if child is None or child_id in seen or not child.start <= time < child.ended:
                 continue

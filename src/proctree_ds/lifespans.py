@@ -144,6 +144,10 @@ class Lifespans:
             if process.rare.living_threads == 0 and process.rare.leader_exits:
                 self.settle(process)
 
+    def forget(self) -> None:
+        """Another boot of the host: its pictures are other ones."""
+        self._pictures.clear()
+
     # --------------------------------------------------------------------------- working it out
 
     def settle(self, node: Process) -> None:
@@ -190,10 +194,10 @@ class Lifespans:
         event = thread.exit
         if is_seen(event):
             return min(ended, event.time)
-        last = thread.last_sign_of_life
-        if event is not None and event.time > last:
+        heard = thread.last_sign_of_life
+        if event is not None and event.time > heard:
             ended = min(ended, event.time)
-        return min(ended, self._next_start(thread), self._missing_at(last))
+        return min(ended, self._next_start(thread, heard), self._missing_at(heard))
 
     def _seen_end(
         self, node: Process, threads: list[Thread], execs: list[int]
@@ -226,7 +230,7 @@ class Lifespans:
     def _inferred_end(self, node: Process, ended: int) -> tuple[int, Exit | None]:
         """When `node` had surely ended, `ended` at the latest, though its exit was not seen."""
         heard = node.last_sign_of_life
-        ended = min(ended, self._next_start(node), self._missing_at(heard))
+        ended = min(ended, self._next_start(node, heard), self._missing_at(heard))
         init = self._namespaces.init_of(node)
         if init is not None and init.ended != NEVER:
             ended = min(ended, max(init.ended, heard + 1))
@@ -245,14 +249,16 @@ class Lifespans:
         index = bisect_right(self._pictures, heard, key=_since)
         return self._pictures[index].time if index < len(self._pictures) else NEVER
 
-    def _next_start(self, node: Process | Thread) -> int:
+    def _next_start(self, node: Process | Thread, heard: int) -> int:
         """When the next holder of the tid started; `NEVER` if there is none."""
         newer = self._census.by_tid.get(node.tid)
         if newer is node:
             return NEVER
         while newer is not None and newer.older is not node:
             newer = newer.older
-        return newer.start if newer is not None else NEVER
+        if newer is None:
+            return NEVER
+        return max(newer.start, heard + 1) if newer.rare.approximate else newer.start
 
     def _those_who_end_with(self, init: Process) -> list[Process]:
         """Who may be in the pid namespace of `init` and has no exit that was seen."""
@@ -287,6 +293,7 @@ class Lifespans:
             end += 1
         pictures[begin:end] = [picture]
         self._census.pictured = pictures[-1].since
+        self._census.pictured_until = pictures[-1].time
         self._census.settled = max(self._census.horizon, self._census.pictured - 1)
         if len(pictures) > PICTURES_LIMIT:
             self.dropped_pictures += 1
@@ -297,7 +304,7 @@ class Lifespans:
         lived = node.ended == NEVER
         node.ended = time
         node.exit = event
-        if node.children:
+        if node.children or node.task in self._census.adopted:
             self.bequeath(node)
         if lived and not node.pins:
             self._census.release(node)

@@ -237,6 +237,10 @@ class Thread(msgspec.Struct, gc=False, eq=False):
         return [] if self.latest is None else [self.latest]
 
     @property
+    def task(self) -> Task:
+        return Task(self.tid, self.start)
+
+    @property
     def last_sign_of_life(self) -> int:
         """The last instant at which it was heard of; an end that is only inferred lies after it."""
         latest = self.latest

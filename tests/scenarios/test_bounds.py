@@ -38,7 +38,7 @@ def test_creators_and_parents_that_never_come_are_not_waited_for_without_end() -
         tree.apply(Fork(start + 1, Task(6_000 + i % 5_000, start + 1), Task(50_000 + i)))
     tree._check()
     descent = tree._descent
-    for waiting in (descent.awaited, descent.by_pid_only):
+    for waiting in (descent.awaited, descent.by_pid):
         assert 0 < len(waiting) <= WAITING_LIMIT
     assert DataSource(tree).process(id_of(P), 10**9).is_alive
 
