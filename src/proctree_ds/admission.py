@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from proctree_ds.census import Census
 from proctree_ds.lifespans import Lifespans
-from proctree_ds.model import CLOCK_TICK_NS, Snapshot, Task, entity_id
+from proctree_ds.model import CLOCK_TICK_NS, Exit, Snapshot, Task, entity_id
 from proctree_ds.process import Process, Thread
+
+R = TypeVar("R", Snapshot, Exit)
 
 __all__ = ["NAMES_LIMIT", "Admission", "to_the_tick"]
 
@@ -58,7 +60,7 @@ class Admission:
         self._named.clear()
         self.has_approximate = False
 
-    def with_exact_names(self, row: Snapshot) -> Snapshot:
+    def with_exact_names(self, row: R) -> R:
         """A row of /proc with the exact starts of all tasks that it names, as far as known."""
         task = self._exactly(row.task)
         leader = self._exactly(row.leader)

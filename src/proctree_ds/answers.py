@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, overload
 
 import msgspec
 
+from proctree_ds.doubts import doubtful_attributes, doubtful_relatives
 from proctree_ds.kinship import children_at, parent_at
 from proctree_ds.model import (
     UNKNOWN_CONTEXT,
@@ -271,8 +272,10 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
         return self._state.context.namespaces
 
     @property
-    def is_subreaper(self) -> bool:
-        """Whether orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER)."""
+    def is_subreaper(self) -> bool | None:
+        """Whether orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER); None where
+        nothing was said of it since before the capture.
+        """
         return self._node.is_subreaper_at(self._time)
 
     # ------------------------------------------------------------------------- life span
@@ -446,7 +449,15 @@ class ThreadInfo(msgspec.Struct, frozen=True, gc=False, eq=False):
     @property
     def certainty(self) -> Certainty:
         """Where the facts of this answer come from, and what may be missing from it."""
-        return _certainty(self._tree, self._node, self._time, ())
+        certainty = _certainty(self._tree, self._node, self._time, ())
+        if isinstance(self._node, Thread):
+            return certainty
+        # Of a leader, that its process lives says nothing: another thread may be all of it.
+        inferred = ["exit_time" if n == "thread_ids" else n for n in certainty.inferred]
+        return msgspec.structs.replace(
+            certainty,
+            inferred=tuple(n for n in inferred if n in THREAD_FIELDS or n not in PROCESS_FIELDS),
+        )
 
     @property
     def _process(self) -> Process:
@@ -542,16 +553,21 @@ def _certainty(
     else:
         source = "event" if node.fork is not None else "inferred"
     inferred = []
+    end = node.ended if isinstance(node, Process) else node.end
+    holes = tree.holes
     if node.fork is None and source == "inferred":
         inferred.append("attributes")
+    elif node.fork is None or holes:
+        inferred += doubtful_attributes(node, min(time, end), holes)
+    if isinstance(node, Process):
+        inferred += doubtful_relatives(tree.census, node, time, holes, tree.complete_since)
     if node.rare.horizon >= 0:
         inferred.append("thread_ids")  # what became of them while it was out of memory is not known
     if node.rare.approximate:
         inferred.append("start_time")
     if isinstance(node, Process) and node.fork is None and node.parent is not None:
         inferred.append("original_parent_entity_id")
-    end = node.ended if isinstance(node, Process) else node.end
-    if end <= time and (node.exit is None or node.exit.origin != "event"):
+    if end <= time and not node.end_is_seen:
         inferred.append("exit_time")
     last = max(node.start, version.time if version is not None else -1)
     boot_time = tree.boot_time

@@ -7,6 +7,7 @@ window of loss like any other.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import deque
 from typing import Final
 
@@ -23,13 +24,20 @@ LOSSES_LIMIT: Final = 4_096
 """Loss windows kept; beyond it the two oldest are joined."""
 
 
+def _order(loss: Loss) -> tuple[int, int, int]:
+    return loss.since, loss.time, -1 if loss.lost is None else loss.lost
+
+
 class Captures:
     """The headers of one tree, and its windows of loss."""
 
     def __init__(self, census: Census) -> None:
         self._census = census
-        self.losses: deque[Loss] = deque()
+        self.losses: list[Loss] = []
+        """In order of their beginnings."""
         self._headers: deque[Header] = deque(maxlen=HEADERS_LIMIT)
+        self._began: int | None = None
+        """When the first capture began."""
         self._last_time = -1
         """The last instant that headers and losses told of."""
 
@@ -49,23 +57,26 @@ class Captures:
         losses = self.losses
         if loss in losses:
             return
-        losses.append(loss)
+        insort(losses, loss, key=_order)
         self._last_time = max(self._last_time, loss.time)
         if len(losses) > LOSSES_LIMIT:
-            first, second = losses.popleft(), losses.popleft()
+            first, second = losses[:2]
             known = first.lost is not None and second.lost is not None
-            losses.appendleft(
-                Loss(
-                    max(first.time, second.time),
-                    min(first.since, second.since),
-                    (first.lost or 0) + (second.lost or 0) if known else None,
-                )
-            )
+            lost = (first.lost or 0) + (second.lost or 0) if known else None
+            losses[:2] = [Loss(max(first.time, second.time), first.since, lost)]
 
     def begin(self, time: int | None) -> None:
         """A capture has begun, at `time` if that is known."""
         if time is not None:
+            self._began = min(time, self._began if self._began is not None else time)
             self._last_time = max(self._last_time, time)
+
+    def holes(self) -> list[tuple[int, int]]:
+        """When events may be missing: from when to when."""
+        holes = [(loss.since, loss.time) for loss in self.losses]
+        if self._began is not None:
+            holes.append((-1, self._began))
+        return holes
 
     def last_instant(self) -> int:
         """The last instant of which anything is known. O(everything in memory)."""
@@ -81,4 +92,5 @@ class Captures:
     def forget(self) -> None:
         """Another boot has another clock: none of these windows is in it."""
         self.losses.clear()
+        self._began = None
         self._last_time = -1

@@ -64,6 +64,8 @@ class Census:
         self._forgotten_before: set[int] = set()
         self.has_forgotten_ids = False
         """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
+        self.zapped: set[int] = set()
+        """Ids of processes that are known to have ended by the end of their namespace alone."""
         self.former: set[int] = set()
         """Ids known in the life of the host before this one."""
         self.horizon = -1
@@ -91,6 +93,7 @@ class Census:
             self.shadows,
             self.adopted,
             self.intestate,
+            self.zapped,
             self.exited,
             self.exited_threads,
             self._just_evicted,
@@ -208,6 +211,15 @@ class Census:
             node.extra.parents = parents
         for _, parent in parents or ():
             self.adopted.setdefault(parent, set()).add(node.entity_id)
+
+    def note_zapped(self, node: Process, is_zapped: bool) -> None:
+        """Whether `node` is known to have ended by the end of its namespace alone."""
+        if not is_zapped:
+            self.zapped.discard(node.entity_id)
+            return
+        self.zapped.add(node.entity_id)
+        if len(self.zapped) > 2 * len(self.processes):
+            self.zapped.intersection_update(self.processes)
 
     def _disown(self, parent: Process, child: Process, kept: bool) -> None:
         if parent.children is not None and child.rare.copied_from is not parent:

@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 from proctree_ds.admission import Admission, to_the_tick
 from proctree_ds.census import Census
 from proctree_ds.inheritance import Inheritance, note_ties
-from proctree_ds.lifespans import Lifespans, last_exec
+from proctree_ds.lifespans import Lifespans
 from proctree_ds.model import CLOCK_TICK_NS, NEVER, Fork, Task
 from proctree_ds.process import Process, Thread
 
@@ -198,18 +198,17 @@ class Descent:
         parents = _distinct(original if node.fork is not None else None, statements)
         self._census.state_parents(node, parents)
         for _, named in parents or ():
-            self._prepare_heir(named)
+            parent = self._admission.find(named)
+            if isinstance(parent, Process):
+                self._took_over(parent, node)
         if node.fork is None and parents is not None and parents[0][1] != original:
             self._adopt(node, self.parent_of(node, parents[0][1]))
 
-    def _prepare_heir(self, task: Task) -> None:
-        """`task` has children that it did not make: its exit is more than that of others."""
-        node = self._admission.find(task)
-        if isinstance(node, Process):
-            if node.children is None:
-                node.children = set()
-            if node.ended != NEVER:
-                self._lifespans.bequeath(node)
+    def _took_over(self, parent: Process, child: Process) -> None:
+        """`parent` lived when it became that: its exit is more than the short way sees to."""
+        if parent.children is None:
+            parent.children = set()
+        self._made(parent, child)
 
     def _creator_of(self, node: Process | Thread, event: Fork) -> Process | Thread | None:
         """Who called clone, None where that is the parent; one not known yet is waited for."""
@@ -234,11 +233,11 @@ class Descent:
             self._link_created(node)
         if not isinstance(node, Process):
             self._inheritance.reinherit(node)
-            if last_exec(node.process) >= node.start:
+            if node.process.last_exec_at(NEVER) >= node.start:
                 self._lifespans.settle(node.process)
             return
-        if node.task in self._census.adopted:
-            self._prepare_heir(node.task)
+        for entity in tuple(self._census.adopted.get(node.task, ())):
+            self._took_over(node, self._census.processes[entity])
         for child in self._those_who_wait(node.tid):
             known = child.parent
             if _is_named_by_pid(child) and node.start <= child.start:

@@ -109,15 +109,18 @@ def _computed_heir(census: Census, node: Process) -> _Question:
         if ancestor.is_subreaper_at(end) or ancestor.ns_pid == 1 or ancestor.tid == 1:
             return ancestor
         ancestor = yield _parent(census, ancestor, end)
-    return _init_of(census, namespace, end)
+    return _init_of(census, node, namespace, end)
 
 
-def _init_of(census: Census, namespace: int | None, time: int) -> Process | None:
+def _init_of(census: Census, node: Process, namespace: int | None, time: int) -> Process | None:
     host = census.holder_at(1, time)
     host = host if isinstance(host, Process) else None
     if namespace is None or (host is not None and _pid_namespace(host, time) in (namespace, None)):
         return host
-    return holder_in_namespace(census, namespace, 1, time)
+    if is_init(node):
+        return None
+    # One that has ended takes over the children of those that end after it, until all have.
+    return holder_in_namespace(census, namespace, 1, time) or census.namespaces.init_of(node)
 
 
 def holder_in_namespace(census: Census, inode: int, ns_pid: int, time: int) -> Process | None:

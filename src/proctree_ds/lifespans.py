@@ -21,11 +21,11 @@ from typing import Final
 
 from proctree_ds.census import Census
 from proctree_ds.kinship import named_process
-from proctree_ds.model import NEVER, Exit, Picture
+from proctree_ds.model import CLOCK_TICK_NS, NEVER, Exit, Picture
 from proctree_ds.pid_namespaces import is_init, pid_namespace
 from proctree_ds.process import Process, Thread, is_seen
 
-__all__ = ["LEADER_EXITS_LIMIT", "PICTURES_LIMIT", "Lifespans", "last_exec"]
+__all__ = ["LEADER_EXITS_LIMIT", "PICTURES_LIMIT", "Lifespans"]
 
 LEADER_EXITS_LIMIT: Final = 64
 """Exits kept of one leader thread: it can come back by an exec of another thread."""
@@ -178,8 +178,13 @@ class Lifespans:
         if living != node.rare.living_threads:
             node.extra.living_threads = living
         ended, event = self._seen_end(node, threads, execs) or (NEVER, None)
+        zapped = NEVER
         if event is None:
             ended, event = self._inferred_end(node, ended)
+            zapped = self._zapped_at(node)
+        self._census.note_zapped(node, zapped < ended)
+        if zapped < ended:
+            ended, event = zapped, None
         if ended != NEVER:
             self._end(node, ended, event)
         elif node.ended != NEVER:
@@ -189,12 +194,15 @@ class Lifespans:
                 self._census.hold(node)
 
     def _end_of_thread(self, thread: Thread, execs: list[int]) -> int:
-        index = bisect_right(execs, thread.start)
+        heard = thread.last_sign_of_life
+        born = thread.start
+        if thread.rare.approximate:  # an exec within its tick may have been before it
+            born = min(heard, born + CLOCK_TICK_NS - 1)
+        index = bisect_right(execs, born)
         ended = execs[index] if index < len(execs) else NEVER
         event = thread.exit
         if is_seen(event):
             return min(ended, event.time)
-        heard = thread.last_sign_of_life
         if event is not None and event.time > heard:
             ended = min(ended, event.time)
         return min(ended, self._next_start(thread, heard), self._missing_at(heard))
@@ -231,9 +239,6 @@ class Lifespans:
         """When `node` had surely ended, `ended` at the latest, though its exit was not seen."""
         heard = node.last_sign_of_life
         ended = min(ended, self._next_start(node, heard), self._missing_at(heard))
-        init = self._namespaces.init_of(node)
-        if init is not None and init.ended != NEVER:
-            ended = min(ended, max(init.ended, heard + 1))
         told = [
             x
             for x in node.rare.leader_exits or ()
@@ -243,6 +248,20 @@ class Lifespans:
         if first is None or first.time > ended or node.rare.living_threads:
             return ended, None
         return first.time, first
+
+    def _zapped_at(self, node: Process) -> int:
+        """When it was killed with its pid namespace, or right after the last that was heard of it.
+
+        The kernel takes a moment for that, and it may have been a little later.
+        """
+        init = self._namespaces.init_of(node)
+        if init is None or init.ended == NEVER:
+            return NEVER
+        return max(init.ended, node.last_sign_of_life + 1)
+
+    def complete_since(self, time: int) -> int:
+        """When the first picture ended that had begun no earlier than `time`; `NEVER` if none."""
+        return self._missing_at(time - 1)
 
     def _missing_at(self, heard: int) -> int:
         """When a picture ended that somebody last heard of at `heard` is missing from."""
@@ -331,10 +350,6 @@ class Lifespans:
         if not thread.queued:
             thread.queued = True
             self._census.exited_threads.append(thread)
-
-
-def last_exec(node: Process) -> int:
-    return max((version.time for version in node.log if version.is_exec), default=-1)
 
 
 def _hear_of(node: Process | Thread, time: int) -> None:

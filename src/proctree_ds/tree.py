@@ -22,6 +22,7 @@ from proctree_ds.captures import Captures
 from proctree_ds.census import Census
 from proctree_ds.changelog import VERSIONS_LIMIT, Version
 from proctree_ds.descent import Descent
+from proctree_ds.doubts import Hole
 from proctree_ds.inheritance import Inheritance, overlay
 from proctree_ds.invariants import check_census
 from proctree_ds.lifespans import Lifespans
@@ -41,10 +42,13 @@ from proctree_ds.model import (
 )
 from proctree_ds.process import NO_RARITIES, Process, Thread
 
-__all__ = ["SUBREAPER_LIMIT", "ProcessTree"]
+__all__ = ["SUBREAPER_LIMIT", "TAKEOVERS_LIMIT", "ProcessTree"]
 
 SUBREAPER_LIMIT: Final = 64
 """Changes of the child-subreaper flag kept of one process."""
+
+TAKEOVERS_LIMIT: Final = 64
+"""Execs by a thread that was not the leader kept of one process."""
 
 _hash = xxh3_64_intdigest
 _pack = Layout("<QI").pack  # entity_id, written out where every call counts
@@ -69,6 +73,7 @@ class ProcessTree:
         self.census = Census(process_cache, thread_cache)
         self._captures = Captures(self.census)
         self.losses = self._captures.losses
+        self._holes: list[Hole] | None = None
         self.faults: Counter[str] = Counter()
         """Input that was contradictory or came too late to be placed, by kind."""
         self._lifespans = Lifespans(self.census, self.faults)
@@ -94,7 +99,7 @@ class ProcessTree:
             Change: self._change,
             Snapshot: self._snapshot,
             Picture: self._picture,
-            Loss: self._captures.learn_loss,
+            Loss: self._loss,
         }
 
     def apply(self, event: Event) -> None:
@@ -106,6 +111,20 @@ class ProcessTree:
         handlers = self._handlers
         for event in events:
             handlers[type(event)](event)
+
+    @property
+    def holes(self) -> list[Hole]:
+        """When events may be missing: windows of loss, and the time before the capture began."""
+        if self._holes is None:
+            self._holes = [
+                Hole(since, until, self.complete_since(until))
+                for since, until in self._captures.holes()
+            ]
+        return self._holes
+
+    def complete_since(self, time: int) -> int:
+        """When the first picture ended that had begun no earlier than `time`; `NEVER` if none."""
+        return self._lifespans.complete_since(time)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -232,6 +251,7 @@ class ProcessTree:
             or time <= node.last_branch
             or node.ended != NEVER
             or node.threads is not None
+            or event.old_tid is not None
             or (node.ns_pid is None and event.ns_pid is not None)
         ):
             self._learn_exec(event)
@@ -346,6 +366,11 @@ class ProcessTree:
         if event.ns_pid is not None:
             self._learn_ns_pid(node, event.ns_pid)
         self._descent.learn_parent(node, event.time, event.parent)
+        if event.old_tid is not None:
+            takeovers = node.extra.takeovers = node.rare.takeovers or []
+            if (event.time, event.old_tid) not in takeovers:
+                takeovers.append((event.time, event.old_tid))
+                del takeovers[:-TAKEOVERS_LIMIT]
         if self._inheritance.record(node, event.time, event.facts, "event") and (
             node.threads is not None or node.rare.leader_exits is not None
         ):
@@ -414,6 +439,12 @@ class ProcessTree:
     # ------------------------------------------------------------------------------- exits
 
     def _learn_exit(self, event: Exit) -> None:
+        if event.origin == "procfs":
+            event = self._admission.with_exact_names(event)
+        self._learn_end(event)
+        self._admission.blurred = ()
+
+    def _learn_end(self, event: Exit) -> None:
         if event.leader is not None and event.leader != event.task:
             thread = self._admission.thread_of(event.task, event.leader, event.time)
             if thread is not None:
@@ -450,6 +481,7 @@ class ProcessTree:
             self.host = event.host
             self.boot_id = event.boot_id
         self._captures.begin(event.time)
+        self._holes = None
 
     def _resume(self, time: int | None) -> None:
         """What happened between the last known instant and `time`, nobody saw."""
@@ -457,7 +489,7 @@ class ProcessTree:
         if time is None:
             self._await_first_event(since)
         elif since < time:
-            self._captures.learn_loss(Loss(time, since))
+            self._loss(Loss(time, since))
 
     def _await_first_event(self, since: int) -> None:
         """The first event that is later than `since` ends a window of loss."""
@@ -466,7 +498,7 @@ class ProcessTree:
         def first(event: Any) -> None:
             if event.time > since:
                 self._handlers.update(usual)
-                self._captures.learn_loss(Loss(event.time, since))
+                self._loss(Loss(event.time, since))
             usual[type(event)](event)
 
         self._handlers.update(dict.fromkeys(usual.keys() - {Header}, first))
@@ -483,3 +515,8 @@ class ProcessTree:
 
     def _picture(self, event: Picture) -> None:
         self._lifespans.learn_picture(event)
+        self._holes = None
+
+    def _loss(self, event: Loss) -> None:
+        self._captures.learn_loss(event)
+        self._holes = None

@@ -23,7 +23,8 @@ def lossy(random: Random, events: list[Event]) -> list[Event]:
         told = [event for event in told if event not in lost]
         times = [event.time for event in window if not isinstance(event, Header)]
         if lost and times:
-            told.append(Loss(max(times), min(times), random.choice([None, len(lost)])))
+            since = min(times) - 5  # a task starts a little before its fork is told
+            told.append(Loss(max(times), since, random.choice([None, len(lost)])))
     return told
 
 

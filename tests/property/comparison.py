@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from proctree_ds import DataNotFound, DataSource, NotStartedYet, ProcessTree
+from proctree_ds import (
+    DataNotFound,
+    DataSource,
+    NotStartedYet,
+    ProcessInfo,
+    ProcessTree,
+    ThreadInfo,
+)
 from proctree_ds.model import Task
 
 from .model import Model, id_of, start
@@ -16,9 +23,13 @@ __all__ = ["Comparison"]
 class Comparison:
     """Everything that can be asked, of both. `answers` counts what was compared."""
 
-    def __init__(self, tree: ProcessTree, model: Model) -> None:
+    def __init__(
+        self, tree: ProcessTree, model: Model, in_order: ProcessTree | None = None
+    ) -> None:
+        """`in_order` has learned the same in order: it must be just as sure of what it says."""
         self.ds = DataSource(tree)
         self.model = model
+        self.in_order = None if in_order is None else DataSource(in_order)
         self.answers = 0
         self.instants = sorted(
             {i for time, _, _ in model.events for i in (time - 1, time, time + 1)}
@@ -52,12 +63,21 @@ class Comparison:
             if start(thread) <= time:
                 answer = ds.thread(id_of(thread), time)
                 yield from self._fields(f"thread {thread}", answer, model.thread(thread, time))
+                sure = model.certainty(thread, time)
+                sure["inferred"] -= {"original_parent_entity_id"}  # no question about a thread
+                is_leader_alone = thread in model.processes and model.end(thread).time > time
+                yield from self._certainty(answer, sure, is_leader_alone)
 
     def _process(self, process: Task, time: int) -> Iterator[str]:
         model, ds = self.model, self.ds
         expected = model.process(process, time)
         info = ds.process(id_of(process), time)
         yield from self._fields(f"process {process}", info, expected)
+        yield from self._certainty(info, model.certainty(process, time))
+        if self.in_order is not None:
+            other = self.in_order.process(id_of(process), time).certainty
+            if other != info.certainty:
+                yield f"process {process}: {info.certainty}, in order it was {other}"
         chain, end = model.lineage(process, time)
         lineage = ds.lineage(id_of(process), time)
         yield from self._same(
@@ -86,6 +106,22 @@ class Comparison:
             given = getattr(answer, name)
             if given != value:
                 yield f"{what}: {name} is {given!r}, the model says {value!r}"
+
+    def _certainty(
+        self,
+        answer: ProcessInfo | ThreadInfo,
+        expected: dict[str, Any],
+        may_have_ended: bool = False,
+    ) -> Iterator[str]:
+        """What is in doubt because of a loss is for `truth.py` to judge."""
+        certainty = answer.certainty
+        marks = set(certainty.inferred) & {"attributes", "start_time", "original_parent_entity_id"}
+        if "exit_time" in certainty.inferred and not answer.is_alive and not may_have_ended:
+            marks.add("exit_time")
+        windows = [(w.since, w.until, w.lost) for w in certainty.loss_windows]
+        given = {"source": certainty.source, "inferred": marks, "loss_windows": windows}
+        if given != expected:
+            yield f"{answer!r}: {given}, the model says {expected}"
 
     def _same(self, what: str, ask: Callable[[], Any], expected: Any) -> Iterator[str]:
         self.answers += 1

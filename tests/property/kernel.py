@@ -26,6 +26,7 @@ from proctree_ds.model import (
     Header,
     Image,
     Namespaces,
+    Origin,
     Picture,
     Snapshot,
     State,
@@ -133,6 +134,10 @@ class Kernel:
         self.told: list[Event] = []
         self.began: int | None = None
         """When the capture began."""
+        self.seen: set[Task] = set()
+        """Tasks that the capture knows as they are: shown, or made by such."""
+        self.born_in_sight: set[Task] = set()
+        """Those of them whose birth was seen."""
         self.interrupted: list[tuple[int, int]] = []
         """When it did not run, later on: after the first and before the second instant."""
         self._capturing = False
@@ -179,6 +184,9 @@ class Kernel:
                 self._interrupt()
             else:
                 self._step()
+        while self._dying:
+            self._pass()
+            self._reap()
 
     def begin(self) -> None:
         """The capture begins (anew): a header, and a complete picture."""
@@ -320,7 +328,7 @@ class Kernel:
         self._remember()
         self.now += 1
         creator = None if thread.task == parent else thread.task
-        self._tell(Fork(self.now, task, parent, creator=creator, **facts))
+        self._tell_birth(Fork(self.now, task, parent, creator=creator, **facts), proc, thread)
         return True
 
     def thread(self) -> None:
@@ -340,7 +348,14 @@ class Kernel:
             facts |= {"ns_tid": ns_tid, "ns_pid": proc.leader.ns_tid}
         self._remember()
         self.now += 1
-        self._tell(Fork(self.now, task, leader=proc.task, creator=thread.task, **facts))
+        event = Fork(self.now, task, leader=proc.task, creator=thread.task, **facts)
+        self._tell_birth(event, proc, thread)
+
+    def _tell_birth(self, event: Fork, proc: Proc, thread: Thread) -> None:
+        if self._capturing and {proc.task, thread.task} <= self.seen:
+            self.seen.add(event.task)
+            self.born_in_sight.add(event.task)
+        self._tell(event)
 
     # ---------------------------------------------------------------------------------- execs
 
@@ -435,13 +450,21 @@ class Kernel:
         found = [p for p in self._living() if task in p.threads or task == p.task]
         if not found:
             return
-        proc = found[0]
+        self._tell_snapshot(found[0], task, by_tick)
+        if task not in found[0].threads:
+            origin: Origin = "procfs" if by_tick else "iterator"
+            leader = _to_the_tick(task) if by_tick else task
+            self._tell(Exit(self.now, leader, group_exit=False, origin=origin))
+
+    def _tell_snapshot(self, proc: Proc, task: Task, by_tick: bool) -> None:
         thread = proc.threads.get(task, proc.leader)
         state = proc.state(thread)
         given: Given = {"comm": state.comm, "context": state.context}
         if task in proc.threads:  # a leader that has ended has let go of these: do_exit()
             given |= {"executable": state.image.executable, "argv": state.image.argv}
             given |= {"cwd": state.cwd, "root": state.root}
+        if self._capturing and task in proc.threads:
+            self.seen.add(task)
         named = _to_the_tick if by_tick else lambda task: task
         parent = proc.parent or IDLE
         self._tell(

@@ -104,7 +104,8 @@ class Model:
         self.losses = _losses(log)
         self.pictures = [event for event in log if isinstance(event, Picture)]
         told = [event for event in log if isinstance(event, TaskEvent)]
-        self._exact = _exact_starts(told)
+        named = _named_exactly(told)
+        self._exact = {(t.tid, start(t) - start(t) % CLOCK_TICK_NS): t for t in named}
         self.events = sorted(
             Told(event.time, arrival, self._with_exact_names(event))
             for arrival, event in enumerate(told)
@@ -115,22 +116,18 @@ class Model:
             leader = leader_of(event)
             if leader is not None and leader != event.task:
                 self.threads[event.task] = leader
-        named = [task for _, _, event in self.events for task in (event.task, leader_of(event))]
+        leaders = [task for _, _, event in self.events for task in (event.task, leader_of(event))]
         self.processes = sorted(
-            {task for task in named if task is not None} - self.threads.keys(),
+            {task for task in leaders if task is not None} - self.threads.keys(),
             key=lambda task: (start(task), task.tid),
         )
-        self.by_tick = {
-            task
-            for task in (*self.processes, *self.threads)
-            if (task.tid, start(task)) not in self._exact.values()
-        }
+        self.by_tick = {task for task in (*self.processes, *self.threads) if task not in named}
 
     # -------------------------------------------------------------------------- who is meant
 
     def _with_exact_names(self, event: TaskEvent) -> TaskEvent:
         """/proc knows starts by the tick: who is meant started within it."""
-        if not isinstance(event, Snapshot) or event.origin != "procfs":
+        if not isinstance(event, (Snapshot, Exit)) or event.origin != "procfs":
             return event
         names = {name: self._exactly(getattr(event, name)) for name in ("task", "leader", "parent")}
         return msgspec.structs.replace(event, **names)
@@ -138,7 +135,7 @@ class Model:
     def _exactly(self, task: Task | None) -> Task | None:
         if task is None or task.tid == 0:
             return task
-        return Task(*self._exact.get((task.tid, start(task)), (task.tid, start(task))))
+        return self._exact.get((task.tid, start(task)), task)
 
     @remembered
     def told_of(self, task: Task) -> list[Told]:
@@ -335,7 +332,7 @@ class Model:
                 signs.append(time)
         for child in self.processes:
             makers = {self.creator(child), self.maker(child), self.original_parent(child)}
-            if task in makers:
+            if task in makers or task in {parent for _, parent in self.statements(child)}:
                 signs.append(start(child))
         signs += [start(thread) for thread in self.threads if self.creator(thread) == task]
         return max(signs)
@@ -357,7 +354,10 @@ class Model:
     @remembered
     def end_of_thread(self, thread: Task) -> End:
         """Its own end; its process may take it with it before."""
-        ends = [End(t, None) for t in self.execs(self.threads[thread]) if t > start(thread)]
+        born = start(thread)
+        if thread in self.by_tick:  # an exec within its tick may have been before it
+            born = min(self.last_heard(thread), born + CLOCK_TICK_NS - 1)
+        ends = [End(t, None) for t in self.execs(self.threads[thread]) if t > born]
         exits = self.exits(thread)
         if exits:
             ends.append(End(exits[0].time, exits[0]))
@@ -403,14 +403,14 @@ class Model:
 
     def leader_end(self, process: Task, time: int) -> int | None:
         """When the leader thread had ended, as of `time`; an exec by another brings it back."""
-        own = self.exits(process)
+        exits = [*self.exits(process), *reversed(self.exits(process, seen=False))]
         end = self.end(process).time
         if end > time:
-            own = [e for e in own if e.time <= time]
-            if not own:
-                return None
-        if own and not any(own[-1].time <= t <= time for t in self.execs(process)):
-            return own[-1].time
+            exits = [e for e in exits if e.time <= time]
+        exits = [e for e in exits if not any(e.time <= t <= time for t in self.execs(process))]
+        seen = [e.time for e in exits if e.origin == "event"]
+        if exits:
+            return seen[-1] if seen else min(e.time for e in exits)
         return end if end <= time else None
 
     # ------------------------------------------------------------------------ pid namespaces
@@ -492,21 +492,24 @@ class Model:
             if self.is_subreaper_at(ancestor, end.time):
                 return ancestor
             ancestor = self.parent_at(ancestor, end.time)
-        found = self._init_then(inode, end.time)
+        found = self._init_then(dead, inode, end.time)
         return found if found is not None else named
 
     def _inode_then(self, process: Task, time: int) -> int | None:
         return self.inode(self.state_at(process, time)) if process in self.processes else None
 
-    def _init_then(self, inode: int | None, time: int) -> Task | None:
+    def _init_then(self, dead: Task, inode: int | None, time: int) -> Task | None:
         hosts = [task for task in self.processes if task.tid == 1 and start(task) <= time]
         host = hosts[-1] if hosts else None
         if inode is None or (host and self._inode_then(host, time) in (inode, None)):
             return host
-        return self.holder_in_namespace(inode, 1, time)
+        if self.is_init(dead):
+            return None
+        # One that has ended takes over the children of those that end after it, until all have.
+        return self.holder_in_namespace(inode, 1, time) or self.init_of(dead)
 
-    def is_subreaper_at(self, process: Task, time: int) -> bool:
-        flag = False
+    def is_subreaper_at(self, process: Task, time: int) -> bool | None:
+        flag = None if self.fork(process) is None else False
         for when, _, event in self.told_of_process(process):
             if when <= time and getattr(event, "subreaper", None) is not None:
                 flag = event.subreaper
@@ -623,6 +626,45 @@ class Model:
             "is_alive": end is None,
         }
 
+    def certainty(self, task: Task, time: int) -> dict[str, Any]:
+        """Where the facts of an answer come from, and what may be missing from it."""
+        process = self.threads.get(task, task)
+        end = self.end(process)
+        if task != process:
+            own = self.end_of_thread(task)
+            end = End(min(own.time, end.time), own.exit)
+        versions = [v for v in self.versions(task) if v.time <= time]
+        fork = self.fork(task)
+        source = versions[-1].origin if versions else "event" if fork else "inferred"
+        inferred = set()
+        if fork is None and source == "inferred":
+            inferred.add("attributes")
+        if task in self.by_tick:
+            inferred.add("start_time")
+        if task == process and fork is None and self.original_parent(task) is not None:
+            inferred.add("original_parent_entity_id")
+        if end.time <= time and end.exit is None and not self.took_over(task, end.time):
+            inferred.add("exit_time")
+        known = max([start(task), *(v.time for v in versions)])
+        until = min(time, end.time)
+        return {
+            "source": source,
+            "inferred": inferred,
+            "loss_windows": [
+                (loss.since, loss.time, loss.lost)
+                for loss in self.losses
+                if loss.since <= until and loss.time >= known
+            ],
+        }
+
+    def took_over(self, thread: Task, time: int) -> bool:
+        """Whether a thread became the leader then, by an exec."""
+        return any(
+            event.time == time and event.old_tid == thread.tid
+            for _, _, event in self.told_of(self.threads.get(thread, thread))
+            if isinstance(event, Exec)
+        )
+
     def lineage(self, process: Task, time: int) -> tuple[list[tuple[Task, int, State]], str]:
         """The original parents, each as of the start of its child, and why there are no more."""
         chain = [(process, time, self.state_at(process, min(time, self.ended(process))))]
@@ -661,18 +703,15 @@ def stated(state: State, facts: Given) -> State:
     return state
 
 
-def _exact_starts(events: list[TaskEvent]) -> dict[tuple[int, int], tuple[int, int]]:
-    """(tid, tick) to (tid, exact start), for every task that something but /proc named."""
-    exact = {}
-    for event in events:
-        if isinstance(event, Snapshot) and event.origin == "procfs":
-            continue
-        named = [event.task, leader_of(event), event.parent, getattr(event, "creator", None)]
-        for task in named:
-            if task is not None and task.start_time is not None:
-                tick = task.start_time - task.start_time % CLOCK_TICK_NS
-                exact[task.tid, tick] = (task.tid, task.start_time)
-    return exact
+def _named_exactly(events: list[TaskEvent]) -> set[Task]:
+    """Every task that something else than /proc named."""
+    return {
+        task
+        for event in events
+        if not isinstance(event, (Snapshot, Exit)) or event.origin != "procfs"
+        for task in (event.task, leader_of(event), event.parent, getattr(event, "creator", None))
+        if task is not None and task.start_time is not None
+    }
 
 
 def _losses(log: list[Event]) -> list[Loss]:
@@ -689,4 +728,4 @@ def _losses(log: list[Event]) -> list[Loss]:
         if isinstance(event, Loss):
             losses.append(event)
         last = max(last, event.time)
-    return losses
+    return sorted(losses, key=lambda loss: (loss.since, loss.time, loss.lost or -1))

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from proctree_ds import Certainty, DataNotFound, DataSource, ProcessInfo, ThreadInfo
-from proctree_ds.model import Context, Task
+from proctree_ds import Certainty, DataNotFound, DataSource
+from proctree_ds.model import CLOCK_TICK_NS, Context, Task
 
 from .kernel import Kernel, Truth, World
 from .model import id_of, start
@@ -31,7 +31,6 @@ MARKS = {
     "exit_signal": ("exit_time",),
     "thread_ids": ("exit_time",),
     "child_process_ids": ("exit_time",),
-    "uid": ("attributes",),
 }
 """By which other names in `inferred` a field is marked."""
 
@@ -44,27 +43,27 @@ def lies(ds: DataSource, kernel: Kernel, is_lossless: bool) -> Iterator[str]:
             continue
         world = kernel.world_at(time)
         for truth in world.values():
-            for lie in _about(ds, truth, world, time, kernel.began if is_lossless else None):
-                yield f"at {time}: {truth.task} {lie}"
+            is_sure = is_lossless and truth.task in kernel.born_in_sight
+            for lie in _about(ds, truth, world, time, is_sure):
+                if not (kernel.terse and lie.startswith(("ns_pid is None", "ns_tid is None"))):
+                    yield f"at {time}: {truth.task} {lie}"
 
 
-def _about(
-    ds: DataSource, truth: Truth, world: World, time: int, seen_since: int | None
-) -> Iterator[str]:
-    was_there_before = seen_since is None or start(truth.task) < seen_since
+def _about(ds: DataSource, truth: Truth, world: World, time: int, is_sure: bool) -> Iterator[str]:
     try:
         info = ds.process(id_of(truth.task), time)
     except DataNotFound:
-        if not was_there_before:
+        if is_sure:
             yield "is not answered"
         return
     certainty = info.certainty
-    if not was_there_before and not certainty.is_certain:
+    if is_sure and not certainty.is_certain:
         yield f"is marked without a reason: {certainty}"
     for name, true in _facts(truth, world, time).items():
         answer = getattr(info, name)
-        if answer != true and (not was_there_before or not _is_marked(certainty, name, answer)):
-            yield f"{name} is {answer!r} and not {true!r}: {certainty}"
+        if not _is_true(answer, true, time):
+            if is_sure or not _is_marked(certainty, name, answer):
+                yield f"{name} is {answer!r} and not {true!r}: {certainty}"
     for thread, (name, uid, gid, ns_tid) in truth.threads.items():
         try:
             answer = ds.thread(id_of(thread), time)
@@ -75,6 +74,28 @@ def _about(
             given = getattr(answer, field)
             if given != true and not _is_marked(answer.certainty, field, given):
                 yield f"thread {thread}: {field} is {given!r} and not {true!r}"
+
+
+def _is_true(answer: Any, true: Any, time: int) -> bool:
+    if isinstance(true, Task):
+        return answer in _ids(true)
+    if isinstance(true, list):
+        # Of whom /proc alone told it is not known when within the tick they started.
+        tick = time - time % CLOCK_TICK_NS
+        early = {tid for tid, entity in answer.items() if entity == id_of(Task(tid, tick))}
+        tids = {task.tid for task in true}
+        return (
+            tids <= answer.keys()
+            and answer.keys() - tids <= early
+            and all(answer[task.tid] in _ids(task) for task in true)
+        )
+    return bool(answer == true)
+
+
+def _ids(task: Task) -> set[int]:
+    """The id of a task, and the one that it has where only /proc told of it."""
+    tick = start(task) - start(task) % CLOCK_TICK_NS
+    return {id_of(task), id_of(Task(task.tid, tick))}
 
 
 def _is_marked(certainty: Certainty, name: str, answer: Any) -> bool:
@@ -95,7 +116,6 @@ def _facts(truth: Truth, world: World, time: int) -> dict[str, Any]:
     return {
         "pid": truth.task.tid,
         "ns_pid": truth.ns_pid,
-        "start_time": start(truth.task),
         "name": state.comm,
         "cmd": state.image.argv,
         "execution_binary": state.image.executable,
@@ -104,18 +124,14 @@ def _facts(truth: Truth, world: World, time: int) -> dict[str, Any]:
         "root": state.root,
         **{n: getattr(state.context, n) for n in Context.__struct_fields__ if n != "cgroup_id"},
         "ppid": 0 if parent is None else parent.tid,
-        "parent_entity_id": None if parent is None else id_of(parent),
-        "original_parent_entity_id": None if original is None else id_of(original),
-        "creator_entity_id": None if truth.creator is None else id_of(truth.creator),
+        "parent_entity_id": parent,
+        "original_parent_entity_id": original,
+        "creator_entity_id": truth.creator,
         "is_subreaper": truth.subreaper,
         "is_alive": alive,
         "exit_time": truth.ended,
         "exit_code": truth.code,
         "exit_signal": truth.signal,
-        "thread_ids": {task.tid: id_of(task) for task in truth.threads},
-        "child_process_ids": {
-            child.task.tid: id_of(child.task)
-            for child in children
-            if alive and child.parent == truth.task
-        },
+        "thread_ids": list(truth.threads),
+        "child_process_ids": [c.task for c in children if alive and c.parent == truth.task],
     }
