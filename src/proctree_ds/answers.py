@@ -546,6 +546,10 @@ def _certainty(
 ) -> Certainty:
     if time <= node.rare.threads_horizon:
         dropped = (*dropped, "thread_ids")
+    census = tree.census
+    if isinstance(node, Process) and census.evicted_processes and time < node.ended:
+        if time < census.horizon or census.evicted_living:
+            dropped = (*dropped, "child_process_ids")
     version = node.version_at(time)
     source: Origin
     if version is not None:

@@ -345,7 +345,7 @@ class Census:
             process.extra.living_threads -= 1
         gone = thread.start if thread.end == NEVER else thread.end
         self.threads_horizon = max(self.threads_horizon, gone)
-        process.extra.threads_horizon = max(process.rare.threads_horizon, gone)
+        process.extra.threads_horizon = max(process.rare.threads_horizon, thread.end)
         self._leave_tid(thread)
         self._just_evicted.append(thread.entity_id)
 

@@ -179,7 +179,7 @@ def _may_have_inherited(census: Census, node: Process, time: int, before: list[H
         dead is not None
         and dead.ended <= time
         and node.start < dead.start
-        and _is_guess(dead, before)
+        and _is_guess(census, dead, before)
         for dead in map(census.processes.get, census.intestate)
     )
 
@@ -192,9 +192,13 @@ def _ends_of_killed(census: Census, node: Process, time: int) -> Iterator[int]:
                 yield dead.ended
 
 
-def _is_guess(dead: Process, before: list[Hole]) -> bool:
+def _is_guess(census: Census, dead: Process, before: list[Hole]) -> bool:
     """Whether its heir, as far as it named none, may have been another one, or later."""
-    return not is_seen(dead.exit) or any(hole.healed > dead.ended for hole in before)
+    return (
+        not is_seen(dead.exit)
+        or census.evicted_living > 0
+        or any(hole.healed > dead.ended for hole in before)
+    )
 
 
 def _parent_is_doubtful(census: Census, node: Process, time: int, before: list[Hole]) -> bool:
@@ -210,7 +214,7 @@ def _parent_is_doubtful(census: Census, node: Process, time: int, before: list[H
         reaper = parent.exit.reaper if is_seen(parent.exit) else None
         heir = None if reaper is None else named_process(census, reaper, parent.ended)
         if heir is None or heir is parent:
-            return _is_guess(parent, before)
+            return _is_guess(census, parent, before)
         parent, known = heir, parent.ended
     if parent is None or not before:
         return False

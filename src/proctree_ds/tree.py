@@ -348,7 +348,7 @@ class ProcessTree:
                 self.faults["contradictory_fork"] += 1
             return
         thread.fork = event
-        thread.ns_tid = event.ns_tid if event.ns_tid is not None else thread.ns_tid
+        self._learn_ns_tid(thread, event)
         self._descent.learn_parent(thread.process, event.time, event.parent)
         self._descent.link_creator(thread, event)
         process = thread.process
@@ -407,8 +407,7 @@ class ProcessTree:
             if node is not None:
                 self._descent.learn_parent(node.process, event.time, event.parent)
                 self._learn_subreaper(node.process, event.time, event.subreaper)
-                if event.ns_tid is not None:
-                    node.ns_tid = event.ns_tid
+                self._learn_ns_tid(node, event)
         else:
             node = self._admission.process_of(event.task, event.time)
             if node is not None:
@@ -421,6 +420,12 @@ class ProcessTree:
             return
         self._inheritance.record(node, event.time, event.given, event.origin)
         self._lifespans.sign_of_life(node, event.time)
+
+    def _learn_ns_tid(self, thread: Thread, event: Fork | Snapshot) -> None:
+        if event.ns_tid is not None:
+            thread.ns_tid = event.ns_tid
+        if event.ns_pid is not None:
+            self._learn_ns_pid(thread.process, event.ns_pid)
 
     def _learn_ns_pid(self, node: Process, ns_pid: int) -> None:
         if ns_pid != node.ns_pid:

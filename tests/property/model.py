@@ -293,15 +293,12 @@ class Model:
 
     @remembered
     def ns_pid(self, task: Task) -> int | None:
-        """The pid that was stated last to arrive; they are all the same."""
-        found = None
-        for _, _, event in self.told_of(task):
-            if task in self.threads:
-                number = getattr(event, "ns_tid", None)
-            else:
-                number = getattr(event, "ns_pid", None)
-            found = number if number is not None else found
-        return found
+        """The pid in its own namespace; it is stated again and again, always the same."""
+        if task in self.threads:
+            stated = [getattr(event, "ns_tid", None) for _, _, event in self.told_of(task)]
+        else:
+            stated = [getattr(event, "ns_pid", None) for _, _, event in self.told_of_process(task)]
+        return max((number for number in stated if number is not None), default=None)
 
     # ---------------------------------------------------------------------------------- ends
 

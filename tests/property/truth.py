@@ -103,6 +103,7 @@ def _is_marked(certainty: Certainty, name: str, answer: Any) -> bool:
         answer is None
         or certainty.source == "inferred"
         or bool(certainty.loss_windows)
+        or name in certainty.dropped
         or not {name, *MARKS.get(name, ())}.isdisjoint(certainty.inferred)
     )
 
