@@ -1,22 +1,35 @@
 """Finds the record of a task that an event names, and makes one for a task that is new.
 
-A /proc row knows a start only to the tick (10 ms). It means the task that started within that
-tick; where none is known yet, the record is made with the tick and corrected once an event
-brings the exact start.
+A /proc row knows starts only to the tick (10 ms). Each task that it names is the one that started
+within that tick; where none is known yet, the record is made with the tick, and is corrected once
+another event names the exact start.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Final, TypeVar
+
+import msgspec
 
 from proctree_ds.census import Census
 from proctree_ds.lifespans import Lifespans
-from proctree_ds.model import CLOCK_TICK_NS, Task, entity_id
+from proctree_ds.model import CLOCK_TICK_NS, Exit, Snapshot, Task, entity_id
 from proctree_ds.process import Process, Thread
 
-__all__ = ["Admission"]
+R = TypeVar("R", Snapshot, Exit)
+
+__all__ = ["NAMES_LIMIT", "Admission", "to_the_tick"]
+
+NAMES_LIMIT: Final = 4_096
+"""Exact starts kept of tasks that were named and never seen: a /proc row may be about them."""
+
+
+def to_the_tick(task: Task) -> Task:
+    """The name that /proc gives to a task."""
+    assert task.start_time is not None
+    return Task(task.tid, task.start_time - task.start_time % CLOCK_TICK_NS)
 
 
 class Admission:
@@ -28,18 +41,56 @@ class Admission:
         self._lifespans = lifespans
         self.aliases: dict[int, int] = {}
         """Ids made from a tick -> the exact ones that replaced them."""
-        self.by_tick = False
-        """Whether starts are those of /proc just now, to the tick."""
+        self._named: dict[Task, int] = {}
+        """Exact starts of tasks that are not in memory, by the name that /proc gives them."""
+        self.blurred: tuple[Task, ...] = ()
+        """Those that the event just now names by a tick, and whose exact start is not known."""
+        self.has_approximate = False
+        """Whether any start was ever known to the tick only."""
         self.on_arrival: Callable[[Process | Thread], object] = lambda node: None
         """Called with every new record: somebody may have waited for it."""
+        self.on_correction: Callable[[Process | Thread], object] = lambda node: None
+        """Called with a record whose exact start has become known."""
+        self.on_name: Callable[[Task], object] = lambda task: None
+        """Called with a task that is named exactly for the first time."""
+
+    def forget(self) -> None:
+        """Another boot of the host: nobody has these names any more."""
+        self.aliases.clear()
+        self._named.clear()
+        self.has_approximate = False
+
+    def with_exact_names(self, row: R) -> R:
+        """A row of /proc with the exact starts of all tasks that it names, as far as known."""
+        task = self._exactly(row.task)
+        leader = self._exactly(row.leader)
+        parent = self._exactly(row.parent)
+        assert task is not None
+        if task is not row.task:
+            self._note_alias(id_of(row.task), id_of(task))
+        self.blurred = tuple(
+            known
+            for known, told in ((task, row.task), (leader, row.leader), (parent, row.parent))
+            if known is not None and known is told and _is_tick(known)
+        )
+        self.has_approximate = self.has_approximate or bool(self.blurred)
+        return msgspec.structs.replace(row, task=task, leader=leader, parent=parent)
+
+    def _exactly(self, task: Task | None) -> Task | None:
+        if task is None or not _is_tick(task):
+            return task
+        node = self._in_tick(task)
+        if node is not None and not node.rare.approximate:
+            return node.task
+        start = self._named.get(task)
+        return task if start is None else Task(task.tid, start)
 
     def process_of(self, task: Task, time: int) -> Process | None:
         """The process that `task` leads, which an event at `time` is about; admitted if it is new.
 
         None if that is contradictory, or if it is news of a past that has been evicted.
         """
-        assert task.start_time is not None
-        node = self._census.holder(task.tid, task.start_time) or self._same_tick(task)
+        node = self.find(task)
         if node is None:
             return self._admit(task, time)
         if isinstance(node, Process):
@@ -50,15 +101,13 @@ class Admission:
     def thread_of(self, task: Task, leader: Task, time: int) -> Thread | None:
         """The thread `task` of the process that `leader` leads, as `process_of`."""
         assert task.start_time is not None
-        node = self._census.holder(task.tid, task.start_time) or self._same_tick(task)
+        node = self.find(task)
         if isinstance(node, Thread):
             return node
         if node is not None:
             self._faults["leader_as_thread"] += 1
             return None
-        if time <= self._census.threads_horizon and self._is_forgotten(
-            entity_id(task.start_time, task.tid)
-        ):
+        if time <= self._census.threads_horizon and self._is_forgotten(id_of(task)):
             return None
         process = self.referred(leader, task.start_time)
         if process is None:
@@ -70,23 +119,46 @@ class Admission:
             self.enter(process)
         return self._admit_thread(task, process)
 
+    def find(self, task: Task) -> Process | Thread | None:
+        """The record of exactly this task, which learns its exact start if it had only a tick."""
+        assert task.start_time is not None
+        node = self._census.holder(task.tid, task.start_time)
+        if node is None and self.has_approximate and task not in self.blurred:
+            node = self._census.known_by_tick(task.tid, task.start_time)
+            if node is not None:
+                self._correct(node, task.start_time)
+                self.on_name(task)
+        return node
+
     def referred(self, ref: Task | None, start: int) -> Process | None:
         """The process that `ref` names for a task that started at `start`; perhaps a shadow."""
         if ref is None:
             return None
         if ref.start_time is None:
             node = self._census.holder_at(ref.tid, start)
-        elif ref.start_time > start:
+        elif ref.start_time > start and not self._may_be_older(ref, start):
             self._faults["parent_younger_than_child"] += 1
             return None
         else:
-            node = self._census.holder(ref.tid, ref.start_time) or self._same_tick(ref)
+            node = self.find(ref)
             if node is None:
-                entity = entity_id(ref.start_time, ref.tid)
-                return self._census.shadow(entity, ref.tid, ref.start_time)
+                self.note_name(ref)
+                return self._shadow(ref)
         if isinstance(node, Thread):
             return node.process
         return node
+
+    def note_name(self, task: Task) -> None:
+        """A task that is not in memory was named: a row of /proc may yet be about it."""
+        assert task.start_time is not None
+        if task in self.blurred:
+            return
+        name = to_the_tick(task)
+        if self._named.get(name) != task.start_time:
+            self._named[name] = task.start_time
+            if len(self._named) > NAMES_LIMIT:
+                del self._named[next(iter(self._named))]
+            self.on_name(task)
 
     def enter(self, node: Process) -> None:
         """Put a process among those in memory, and end the holders of its tid before it."""
@@ -97,6 +169,17 @@ class Admission:
         self._census.processes[node.entity_id] = node
         self._enlist(node)
         self.on_arrival(node)
+
+    def _shadow(self, task: Task) -> Process:
+        assert task.start_time is not None
+        shadow = self._census.shadow(id_of(task), task.tid, task.start_time)
+        if task in self.blurred:
+            shadow.extra.approximate = True
+        return shadow
+
+    def _may_be_older(self, ref: Task, start: int) -> bool:
+        """Whether only ticks make it seem that `ref` started after somebody who did at `start`."""
+        return self.has_approximate and to_the_tick(ref).start_time == start
 
     def _is_gone(self, entity: int, time: int) -> bool:
         """Whether an event at `time` is about a task that was evicted, and its past with it."""
@@ -120,14 +203,15 @@ class Admission:
             node.extra.horizon = max(horizon, 0)
 
     def _admit(self, task: Task, time: int) -> Process | None:
-        start = task.start_time
-        assert start is not None
-        entity = entity_id(start, task.tid)
+        assert task.start_time is not None
+        entity = id_of(task)
         if self._is_gone(entity, time):
             return None
         node = self._census.shadows.get(entity)
         if node is None:
-            node = Process(entity, task.tid, start)
+            node = Process(entity, task.tid, task.start_time)
+        if task in self.blurred:
+            node.extra.approximate = True
         self.enter(node)
         return node
 
@@ -135,7 +219,9 @@ class Admission:
         start = task.start_time
         assert start is not None
         self._census.make_room_for_thread(process)
-        thread = Thread(entity_id(start, task.tid), task.tid, start, process)
+        thread = Thread(id_of(task), task.tid, start, process)
+        if task in self.blurred:
+            thread.extra.approximate = True
         self._note_horizon(thread)
         self._census.threads[thread.entity_id] = thread
         if process.threads is None:
@@ -156,49 +242,51 @@ class Admission:
         if node.ended > newer_start:
             self._lifespans.succeed(node, newer_start)
 
-    def _same_tick(self, task: Task) -> Process | Thread | None:
-        """A task known from /proc by tick only, or an exact one that a /proc row means."""
-        start = task.start_time
-        assert start is not None
-        tick = start - start % CLOCK_TICK_NS
-        node = self._census.holder_at(task.tid, tick + CLOCK_TICK_NS - 1)
-        if node is None or node.start < tick:
-            return self._shadow_of_tick(task.tid, tick) if self.by_tick else None
-        if self.by_tick:
-            self._note_alias(entity_id(start, task.tid), node.entity_id)
-            return node
-        if node.rare.approximate:
-            self._correct(node, start)
-            return node
-        return None
+    # --------------------------------------------------------------------------- clock ticks
 
-    def _shadow_of_tick(self, tid: int, tick: int) -> Process | None:
-        """A parent known by its exact name alone that this row of /proc means."""
-        shadows = self._census.shadows
-        for entity in shadows.by_tid.get(tid, ()):
-            shadow = shadows[entity]
-            if tick <= shadow.start < tick + CLOCK_TICK_NS:
-                self.enter(shadow)
-                return shadow
-        return None
+    def _in_tick(self, name: Task) -> Process | Thread | None:
+        """The task in memory to which /proc gives this name."""
+        assert name.start_time is not None
+        node = self._census.holder_at(name.tid, name.start_time + CLOCK_TICK_NS - 1)
+        return node if node is not None and node.start >= name.start_time else None
 
     def _note_alias(self, old: int, new: int) -> None:
-        if old != new and len(self.aliases) < self._census.process_cache:
+        if len(self.aliases) < self._census.process_cache:
             self.aliases[old] = new
 
     def _correct(self, node: Process | Thread, start: int) -> None:
         """Give a task its exact start, and so its real id; the old id stays as an alias."""
-        registry: dict[int, Any] = (
-            self._census.processes if isinstance(node, Process) else self._census.threads
-        )
+        census = self._census
         old, new = node.entity_id, entity_id(start, node.tid)
-        del registry[old]
-        registry[new] = node
         self._note_alias(old, new)
-        owner = node.parent if isinstance(node, Process) else node.process
-        if owner is not None:
-            siblings = owner.children if isinstance(node, Process) else owner.threads
-            if siblings is not None and old in siblings:
-                siblings.discard(old)
-                siblings.add(new)
+        parents = node.rare.parents
+        if isinstance(node, Process):
+            census.leave_estate(node)
+            census.state_parents(node, None)
+            del census.processes[old]
+            census.processes[new] = node
+            kin = [maker.children for maker in (node.parent, node.rare.copied_from) if maker]
+        else:
+            del census.threads[old]
+            census.threads[new] = node
+            kin = [node.process.threads]
+        for ids in kin:
+            if ids is not None and old in ids:
+                ids.discard(old)
+                ids.add(new)
         node.entity_id, node.start, node.extra.approximate = new, start, False
+        if isinstance(node, Process):
+            census.state_parents(node, parents)
+        self.on_correction(node)
+        older = census.holder_at(node.tid, start - 1)
+        if older is not None:
+            self._lifespans.settle(older if isinstance(older, Process) else older.process)
+
+
+def id_of(task: Task) -> int:
+    assert task.start_time is not None
+    return entity_id(task.start_time, task.tid)
+
+
+def _is_tick(task: Task) -> bool:
+    return task.tid != 0 and task.start_time is not None and task.start_time % CLOCK_TICK_NS == 0

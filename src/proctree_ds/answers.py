@@ -248,7 +248,9 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
 
     @property
     def is_subreaper(self) -> bool | None:
-        """Whether orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER)."""
+        """Whether orphaned descendants come to this process (PR_SET_CHILD_SUBREAPER); None where
+        nothing was said of it since before the capture.
+        """
         return self._node.is_subreaper_at(self._time)
 
     # ------------------------------------------------------------------------- life span
@@ -436,7 +438,15 @@ class ThreadInfo(msgspec.Struct, frozen=True, gc=False, eq=False):
     @property
     def certainty(self) -> Certainty:
         """Where the facts of this answer come from, and what may be missing from it."""
-        return certainty_of(self._tree, self._node, self._time, ())
+        certainty = certainty_of(self._tree, self._node, self._time, ())
+        if isinstance(self._node, Thread):
+            return certainty
+        # Of a leader, that its process lives says nothing: another thread may be all of it.
+        inferred = ["exit_time" if n == "thread_ids" else n for n in certainty.inferred]
+        return msgspec.structs.replace(
+            certainty,
+            inferred=tuple(n for n in inferred if n in THREAD_FIELDS or n not in PROCESS_FIELDS),
+        )
 
     @property
     def _process(self) -> Process:

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Final
 
-from proctree_ds.model import NEVER, UNKNOWN_STATE
+from proctree_ds.model import CLOCK_TICK_NS, NEVER, UNKNOWN_STATE, Task
 from proctree_ds.pid_namespaces import PidNamespaces
 from proctree_ds.process import NO_RARITIES, Process, Rare, Thread
 
@@ -95,6 +95,8 @@ class Census:
         """The holders before the latest of those tids that had any, by start."""
         self.shadows = Shadows()
         self.namespaces = PidNamespaces(self.processes)
+        self.adopted: dict[Task, set[int]] = {}
+        """Ids of processes in memory that were said to be children of this one later on."""
         self.intestate: dict[int, int | None] = {}
         """Ids of exited processes with children that no known heir took over, and the pid of the
         reaper that their exit names.
@@ -117,14 +119,48 @@ class Census:
         self._forgotten_before: set[int] = set()
         self.has_forgotten_ids = False
         """Whether ids have dropped out of `forgotten`: an unknown one may be one of them."""
+        self.zapped: set[int] = set()
+        """Ids of processes that are known to have ended by the end of their namespace alone."""
+        self.former: set[int] = set()
+        """Ids known in the life of the host before this one."""
         self.horizon = -1
         """The latest end of any process evicted: from then on their history is whole."""
         self.threads_horizon = -1
         """The same for threads that went before their process."""
         self.pictured = -1
         """When the latest complete picture began: who was heard of since is missing from none."""
+        self.pictured_until = -1
+        """When it ended."""
         self.settled = -1
         """Who started after this is neither of a past that is gone nor missing from a picture."""
+
+    def forget_all(self) -> None:
+        """Begin anew with another boot of the host. O(everything in memory)."""
+        self.former.clear()
+        self.former.update(self.processes, self.threads, self._just_evicted)
+        self.former |= self._forgotten | self._forgotten_before
+        self.evicted_processes += len(self.processes)
+        self.evicted_threads += len(self.threads)
+        for registry in (
+            self.processes,
+            self.threads,
+            self.by_tid,
+            self.shadows,
+            self.adopted,
+            self.intestate,
+            self.zapped,
+            self.exited,
+            self.exited_threads,
+            self._just_evicted,
+            self._forgotten,
+            self._forgotten_before,
+        ):
+            registry.clear()  # in place: others hold on to them
+        self.namespaces.forget()
+        self.has_forgotten_ids = False
+        self.horizon = self.settled = 0
+        self.threads_horizon = self.pictured = self.pictured_until = -1
+        self.count_threads()
 
     # ------------------------------------------------------------------------------- finding
 
@@ -142,15 +178,23 @@ class Census:
         index = bisect_right(earlier, time, key=_start)
         return earlier[index - 1] if index else None
 
-    def next_start(self, node: Process | Thread) -> int:
-        """When the next holder of the tid of `node` started; `NEVER` if there is none."""
+    def next_holder(self, node: Process | Thread) -> Process | Thread | None:
+        """Who held the tid of `node` next."""
         earlier = self.earlier.get(node.tid)
         if earlier is None:
-            return NEVER
+            return None
         index = bisect_left(earlier, node.start, key=_start)
         if index == len(earlier) or earlier[index] is not node:
-            return NEVER
-        return (earlier[index + 1] if index + 1 < len(earlier) else self.by_tid[node.tid]).start
+            return None
+        return earlier[index + 1] if index + 1 < len(earlier) else self.by_tid[node.tid]
+
+    def known_by_tick(self, tid: int, start: int) -> Process | Thread | None:
+        """The task that started in the same clock tick, if no more is known of its start."""
+        tick = start - start % CLOCK_TICK_NS
+        node = self.holder_at(tid, tick + CLOCK_TICK_NS - 1)
+        if node is not None and node.start >= tick and node.rare.approximate:
+            return node
+        return None
 
     # ----------------------------------------------------------------------------- admitting
 
@@ -170,7 +214,8 @@ class Census:
         earlier = self.earlier.setdefault(tid, [])
         index = bisect_left(earlier, start, key=_start)
         earlier.insert(index, node)
-        return earlier[index - 1] if index else None, self.next_start(node)
+        newer = earlier[index + 1] if index + 1 < len(earlier) else latest
+        return earlier[index - 1] if index else None, newer.start
 
     def shadow(self, entity: int, tid: int, start: int) -> Process:
         """A process that is only known by name, made if there is none."""
@@ -219,6 +264,29 @@ class Census:
             parent.children.add(node.entity_id)
             if kept:
                 self.hold(node)
+
+    def state_parents(self, node: Process, parents: list[tuple[int, Task | None]] | None) -> None:
+        """These are the parents of `node` that events named later than its birth, and when."""
+        for _, parent in node.rare.parents or ():
+            ids = None if parent is None else self.adopted.get(parent)
+            if parent is not None and ids is not None:
+                ids.discard(node.entity_id)
+                if not ids:
+                    del self.adopted[parent]
+        if parents is not node.rare.parents:
+            node.extra.parents = parents
+        for _, parent in parents or ():
+            if parent is not None:
+                self.adopted.setdefault(parent, set()).add(node.entity_id)
+
+    def note_zapped(self, node: Process, is_zapped: bool) -> None:
+        """Whether `node` is known to have ended by the end of its namespace alone."""
+        if not is_zapped:
+            self.zapped.discard(node.entity_id)
+            return
+        self.zapped.add(node.entity_id)
+        if len(self.zapped) > 2 * len(self.processes):
+            self.zapped.intersection_update(self.processes)
 
     def _disown(self, parent: Process, child: Process, kept: bool) -> None:
         if parent.children is not None and child.rare.copied_from is not parent:
@@ -355,7 +423,7 @@ class Census:
             process.extra.living_threads -= 1
         gone = thread.start if thread.end == NEVER else thread.end
         self.threads_horizon = max(self.threads_horizon, gone)
-        process.extra.threads_horizon = max(process.rare.threads_horizon, gone)
+        process.extra.threads_horizon = max(process.rare.threads_horizon, thread.end)
         self._forget_thread(thread)
         if len(self._just_evicted) >= PAGE_IDS:
             self._turn_page()
@@ -401,6 +469,8 @@ class Census:
             self.evicted_threads += 1
             self._forget_thread(self.threads.pop(thread_id))
         self.count_threads()
+        if node.rare.parents is not None:
+            self.state_parents(node, None)
         origin = node.rare.copied_from
         if origin is not None and origin.children is not None:
             origin.children.discard(node.entity_id)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from proctree_ds.changelog import Version
+from proctree_ds.doubts import doubtful_attributes, doubtful_relatives
 from proctree_ds.model import CONTEXT_FIELDS, NEVER, Origin
 from proctree_ds.process import Process, Thread
 from proctree_ds.tree import ProcessTree
@@ -72,24 +73,33 @@ def certainty_of(
     """
     if time <= node.rare.threads_horizon:
         dropped = (*dropped, "thread_ids")
+    census = tree.census
+    if isinstance(node, Process) and census.evicted_processes and time < node.ended:
+        if time < census.horizon or census.evicted_living:
+            dropped = (*dropped, "child_process_ids")
     version = node.version_at(time)
     source: Origin
     if version is not None:
         source = version.origin
     else:
         source = "event" if node.fork is not None else "inferred"
+    end = node.ended if isinstance(node, Process) else node.end
     inferred = []
+    holes = tree.holes
     if node.fork is None and source == "inferred":
         inferred.append("attributes")
+    elif node.fork is None or holes:
+        inferred += doubtful_attributes(node, min(time, end), holes)
+    if isinstance(node, Process):
+        inferred += doubtful_relatives(census, node, time, holes, tree.complete_since)
     if node.rare.horizon >= 0:
         inferred.append("thread_ids")  # what became of them while it was out of memory is not known
     if node.rare.approximate:
         inferred.append("start_time")
     if isinstance(node, Process) and node.fork is None and node.parent is not None:
         inferred.append("original_parent_entity_id")
-    end = node.ended if isinstance(node, Process) else node.end
     exit_between = None
-    if end != NEVER and not (node.exit is not None and node.exit.origin == "event"):
+    if end != NEVER and not node.end_is_seen:
         alive = min(node.last_sign_of_life, end)
         if time > alive:
             inferred.append("exit_time" if time >= end else "is_alive")

@@ -168,7 +168,6 @@ class DataSource:
     def __init__(self, tree: ProcessTree) -> None:
         self.tree = tree
         self._processes = tree.census.processes
-        self._threads = tree.census.threads
         self._answers: dict[type, Callable[[Any], dict[str, Any]]] = {
             ProcKey: lambda key: {"process_info": self.process(key.entity_id, key.time)},
             ThreadKey: lambda key: {"thread_info": self.thread(key.entity_id, key.time)},
@@ -273,7 +272,7 @@ class DataSource:
         at = (time if type(time) is int else to_epoch_ns(time)) - self.tree.boot_time
         node: Process | Thread | None = self._processes.get(entity_id)
         if node is None:
-            node = self._threads.get(entity_id) or self._find(entity_id, at)
+            node = self.tree.thread(entity_id) or self._find(entity_id, at)
         if at < node.start:
             raise self._not_started(node)
         if at < node.rare.horizon:
@@ -450,6 +449,8 @@ class DataSource:
         if node is not None:
             return node
         census = self.tree.census
+        if entity_id in census.former:
+            raise self._beyond_horizon(0, f"{entity_id:#x}, from before this boot,")
         shadow = census.shadows.get(entity_id)
         if census.was_evicted(entity_id) or (shadow is not None and shadow.evicted):
             horizon = max(census.horizon, census.threads_horizon)

@@ -2,7 +2,7 @@
 
 A fork names the original parent for good. Without one, the earliest event that names a parent
 stands for it; later ones that name another are kept as re-parenting. Whoever is named before it
-was ever seen is waited for.
+was ever seen, or without its exact start, is waited for.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, Generic, TypeVar
 
-from proctree_ds.admission import Admission
+from proctree_ds.admission import Admission, to_the_tick
 from proctree_ds.census import Census
 from proctree_ds.inheritance import Inheritance, note_ties
 from proctree_ds.lifespans import Lifespans
-from proctree_ds.model import NEVER, Fork, Task
+from proctree_ds.model import CLOCK_TICK_NS, NEVER, Fork, Task
 from proctree_ds.process import Process, Thread, forget_middle, is_forgotten
 
-__all__ = ["PARENTS_LIMIT", "WAITING_LIMIT", "Descent", "distinct"]
+__all__ = ["PARENTS_LIMIT", "WAITING_LIMIT", "Descent"]
 
 K = TypeVar("K")
 
@@ -66,6 +66,11 @@ class Waiting(Generic[K]):
         self._count -= len(ids)
         return ids
 
+    def forget(self) -> None:
+        """Nobody waits any more."""
+        self.ids.clear()
+        self._count = 0
+
 
 class Descent:
     """Links processes to their parents, and threads and processes to their creators."""
@@ -83,18 +88,25 @@ class Descent:
         self._admission = admission
         self._inheritance = inheritance
         self._lifespans = lifespans
-        self.by_pid_only: Waiting[int] = Waiting()
-        """Processes whose parent was named by pid alone, by that pid."""
-        self._last_of_those = -1
-        """The latest start of any of them."""
+        self.by_pid: Waiting[int] = Waiting()
+        """Processes whose parent was named by pid alone, or by pid and tick, by that pid."""
+        self._last_named = -1
+        """Nobody who starts later is one of these parents."""
         self.awaited: Waiting[Task] = Waiting()
         """Tasks whose creator is not known yet, by that creator."""
         admission.on_arrival = self._arrived
+        admission.on_name = self._named
+        admission.on_correction = self._corrected
+
+    def forget(self) -> None:
+        """Another boot of the host: nobody who waits is there any more."""
+        self.by_pid.forget()
+        self.awaited.forget()
 
     @property
     def given_up(self) -> int:
         """How many stopped to wait for somebody."""
-        return self.by_pid_only.given_up + self.awaited.given_up
+        return self.by_pid.given_up + self.awaited.given_up
 
     def parent_of(self, node: Process, ref: Task | None) -> Process | None:
         """The parent that an event names for `node`, unless that would close a cycle."""
@@ -103,10 +115,10 @@ class Descent:
             return None
         parent = self._admission.referred(ref, node.start)
         if ref is not None and ref.start_time is None:
-            self.by_pid_only.add(ref.tid, node.entity_id)
-            self._last_of_those = max(self._last_of_those, node.start)
+            self._wait_by_pid(ref.tid, node, node.start)
         ancestor = parent
-        while ancestor is not None and ancestor.start == node.start:
+        slack = CLOCK_TICK_NS if self._admission.has_approximate else 1
+        while ancestor is not None and ancestor.start + slack > node.start:
             if ancestor is node:
                 self._faults["cycle"] += 1
                 if parent is not None:
@@ -121,10 +133,8 @@ class Descent:
         if isinstance(creator, Thread):
             node.extra.creator = creator
             creator = creator.process
-        origin: Process | None
         if isinstance(node, Thread):
-            origin = node.process
-            note_ties(node, node.rare.creator or origin)
+            note_ties(node, node.rare.creator or node.process)
         else:
             if creator is not None and creator is not node.parent and creator is not node:
                 node.extra.copied_from = creator
@@ -134,8 +144,15 @@ class Descent:
             origin = node.rare.copied_from or node.parent
             if origin is not None:
                 note_ties(node, origin)
-        parent = node.parent if isinstance(node, Process) else None
-        for maker in (origin, parent, node.rare.creator):
+        self._link_makers(node)
+
+    def _link_makers(self, node: Process | Thread) -> None:
+        makers: list[Process | Thread | None] = [node.rare.creator]
+        if isinstance(node, Process):
+            makers += [node.rare.copied_from, node.parent]
+        else:
+            makers.append(node.process)
+        for maker in makers:
             if maker is not None:
                 self._made(maker, node)
         self._inheritance.reinherit(node)
@@ -167,17 +184,41 @@ class Descent:
         if node.rare.parents and is_forgotten(node.rare.parents, time):
             self._faults["beyond_horizon"] += 1
             return
-        if node.fork is not None:
-            if ref != original or node.rare.parents:
-                node.extra.parents = distinct(original, [*(node.rare.parents or ()), (time, ref)])
-                self._census.dropped_changes += forget_middle(node.rare.parents, PARENTS_LIMIT)
-            return
-        statements = distinct(None, [*(node.rare.parents or ()), (time, ref)])
-        assert statements is not None
-        node.extra.parents = statements
-        self._census.dropped_changes += forget_middle(statements, PARENTS_LIMIT)
-        if statements[0][1] != original:
-            self._adopt(node, self.parent_of(node, statements[0][1]))
+        if ref in self._admission.blurred:
+            self._wait_by_pid(ref.tid, node, time)
+        elif ref != original and self._admission.find(ref) is None:
+            self._admission.note_name(ref)
+            self._wait_by_pid(ref.tid, node, time)
+        if node.fork is None or ref != original or node.rare.parents:
+            self._state_parents(node, [*(node.rare.parents or ()), (time, ref)])
+
+    def restate_parents(self, node: Process) -> None:
+        """The original parent is known: what was said of later ones means more, or less."""
+        if node.rare.parents:
+            self._state_parents(node, node.rare.parents)
+
+    def _state_parents(self, node: Process, statements: list[tuple[int, Task | None]]) -> None:
+        """These name the parents of `node`, apart from its fork."""
+        original = node.parent.task if node.parent is not None else None
+        parents = _distinct(original if node.fork is not None else None, statements)
+        self._census.dropped_changes += forget_middle(parents, PARENTS_LIMIT)
+        self._census.state_parents(node, parents)
+        for _, named in parents or ():
+            parent = None if named is None else self._admission.find(named)
+            if isinstance(parent, Process):
+                self._took_over(parent, node)
+        if node.fork is None and parents is not None and parents[0][1] != original:
+            self._adopt(node, self.parent_of(node, parents[0][1]))
+
+    def _took_over(self, parent: Process, child: Process) -> None:
+        """`parent` lived when it became that: its exit is more than the short way sees to."""
+        if parent.children is None:
+            parent.children = set()
+        self._made(parent, child)
+
+    def _wait_by_pid(self, pid: int, child: Process, time: int) -> None:
+        self.by_pid.add(pid, child.entity_id)
+        self._last_named = max(self._last_named, time + CLOCK_TICK_NS)
 
     def _creator_of(self, node: Process | Thread, event: Fork) -> Process | Thread | None:
         """Who called clone, None where that is the parent; one not known yet is waited for."""
@@ -187,11 +228,12 @@ class Descent:
         if ref.start_time > node.start:
             self._faults["creator_younger_than_child"] += 1
             return None
-        creator = self._census.holder(ref.tid, ref.start_time)
+        creator = self._admission.find(ref)
         unknown = creator is None or creator.rare.horizon >= 0
         if unknown != node.rare.creator_unknown:
             node.extra.creator_unknown = unknown
         if creator is None:
+            self._admission.note_name(ref)
             self.awaited.add(ref, node.entity_id)
         return creator
 
@@ -199,19 +241,59 @@ class Descent:
         """A new task may be the creator or the parent that others named before it came."""
         if self.awaited:
             self._link_created(node)
-        if isinstance(node, Process) and node.start <= self._last_of_those:
-            for child_id in self.by_pid_only.get(node.tid):
-                child = self._census.processes.get(child_id)
-                if child is not None and node.start <= child.start:
-                    known = child.parent
-                    if known is None or known.start < node.start:
-                        self._adopt(child, node)
+        if not isinstance(node, Process):
+            self._inheritance.reinherit(node)
+            if node.process.last_exec_at(NEVER) >= node.start:
+                self._lifespans.settle(node.process)
+            return
+        for entity in tuple(self._census.adopted.get(node.task, ())):
+            self._took_over(node, self._census.processes[entity])
+        if node.start > self._last_named:
+            return
+        for child in self._those_who_wait(node.tid):
+            known = child.parent
+            if _is_named_by_pid(child) and node.start <= child.start:
+                if known is None or known.start < node.start:
+                    self._adopt(child, node)
+        if not node.rare.approximate:
+            self._named(node.task)
+
+    def _named(self, task: Task) -> None:
+        """Whom some know by a tick, `task` names exactly."""
+        name = to_the_tick(task)
+        for child in self._those_who_wait(task.tid):
+            statements = child.rare.parents or []
+            if any(ref == name for _, ref in statements):
+                exact = [(time, task if ref == name else ref) for time, ref in statements]
+                self._state_parents(child, exact)
+
+    def _corrected(self, node: Process | Thread) -> None:
+        """The exact start of `node` is known: it was made by what its maker was then."""
+        if self.awaited:
+            self._link_created(node)
+        origin = node.rare.copied_from or node.parent if isinstance(node, Process) else node.process
+        if origin is not None:
+            note_ties(node, node.rare.creator or origin)
+        self._link_makers(node)
+        if isinstance(node, Process):
+            self._lifespans.enrol(node)
+            if node.ended != NEVER:
+                self._lifespans.bequeath(node)
 
     def _link_created(self, creator: Process | Thread) -> None:
         for entity in self.awaited.pop(Task(creator.tid, creator.start)):
-            node = self._census.processes.get(entity) or self._census.threads.get(entity)
+            node = self._record(entity)
             if node is not None and node.fork is not None:
                 self.link_creator(node, node.fork)
+
+    def _those_who_wait(self, pid: int) -> list[Process]:
+        nodes = [self._record(entity) for entity in self.by_pid.get(pid)]
+        return [node for node in nodes if isinstance(node, Process)]
+
+    def _record(self, entity: int) -> Process | Thread | None:
+        """The record that had this id once."""
+        entity = self._admission.aliases.get(entity, entity)
+        return self._census.processes.get(entity) or self._census.threads.get(entity)
 
     def _adopt(self, node: Process, parent: Process | None) -> None:
         """Take `parent` for the original parent of a process whose fork was not seen."""
@@ -223,7 +305,14 @@ class Descent:
         self._inheritance.reinherit(node)
 
 
-def distinct(
+def _is_named_by_pid(child: Process) -> bool:
+    """Whether all that is known of the original parent is its pid."""
+    if child.fork is None:
+        return not child.rare.parents
+    return child.fork.parent is not None and child.fork.parent.start_time is None
+
+
+def _distinct(
     original: Task | None, statements: list[tuple[int, Task | None]]
 ) -> list[tuple[int, Task | None]] | None:
     """The statements in order of time, without those that name the same parent again."""

@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Final
 
+import msgspec
+
 from proctree_ds.census import Census
 from proctree_ds.changelog import (
     VERSIONS_LIMIT,
@@ -35,6 +37,12 @@ HISTORY_BYTES_LIMIT: Final = 64 << 20
 
 SPREAD_AT_ONCE: Final = 256
 """A task with more children and threads hands late changes on when all of a batch are known."""
+
+
+_SHARED: Final = (
+    "session_id", "process_group", "tty", "cgroup", "cgroup_id", "container_id"
+)  # fmt: skip
+"""Attributes that all threads of a process have in common (signal_struct, cgroup v2)."""
 
 
 class Inheritance:
@@ -65,7 +73,7 @@ class Inheritance:
             base = _base_of(node, versions)
             if base is not node.base:
                 node.base = base
-                time = node.start - 1
+                time = -1
         rebuild(versions, node.base, index + 1 if index else 0)
         node.latest = versions[-1]
         if isinstance(node, Process) and _namespaces_change(old_base, node.base, versions, index):
@@ -94,7 +102,7 @@ class Inheritance:
     def reinherit(self, node: Process | Thread) -> None:
         """Work out anew what `node` was born with, and what follows for those it made."""
         if self._refresh(node):
-            self._hand_on(node, node.start - 1)
+            self._hand_on(node, -1)
 
     def catch_up(self) -> None:
         """Hand on what has been put off: once, however many changes there were."""
@@ -156,9 +164,7 @@ class Inheritance:
         while todo:
             origin, since = todo.pop()
             todo.extend(
-                (branch, branch.start - 1)
-                for branch in self._branches(origin, since)
-                if self._refresh(branch)
+                (branch, -1) for branch in self._branches(origin, since) if self._refresh(branch)
             )
 
     def _branches(self, origin: Process | Thread, since: int) -> Iterator[Process | Thread]:
@@ -247,7 +253,8 @@ def _base_of(node: Process | Thread, versions: list[Version]) -> State:
         base = _state_before(node.process, node.start, ties, node.base)
     if node.rare.creator is not None:
         creator = _state_before(node.rare.creator, node.start, node.rare.ties, node.base)
-        base = State(creator.comm, base.image, base.cwd, base.root, creator.context)
+        context = _shared_by_threads(base.context, creator.context)
+        base = State(creator.comm, base.image, base.cwd, base.root, context)
     if fork is not None:
         base = overlay(base, fork.comm, fork.context)
         if fork.given:
@@ -275,6 +282,14 @@ def _weight(base: State, versions: list[Version]) -> int:
         size += weigh(base, version.state)
         base = version.state
     return size
+
+
+def _shared_by_threads(process: Context, own: Context) -> Context:
+    """A thread's own context, with what it shares with its process as that has it."""
+    if own is process:
+        return own
+    shared = {name: getattr(process, name) for name in _SHARED}
+    return msgspec.structs.replace(own, **shared)
 
 
 def note_ties(node: Process | Thread, origin: Process | Thread) -> None:

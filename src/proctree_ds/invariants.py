@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proctree_ds.census import Census
 from proctree_ds.changelog import GROUPS, VERSIONS_LIMIT, Version, rebuild
-from proctree_ds.model import NEVER
+from proctree_ds.model import CLOCK_TICK_NS, NEVER
 from proctree_ds.process import Process, Thread
 
 __all__ = ["check_census"]
@@ -42,7 +42,8 @@ def check_census(census: Census) -> None:
 
 def _check_family(census: Census, node: Process) -> None:
     ancestor = node.parent
-    assert ancestor is None or ancestor.start <= node.start
+    latest = node.start + (CLOCK_TICK_NS - 1 if node.rare.approximate else 0)
+    assert ancestor is None or ancestor.start <= latest
     if ancestor is not None:
         assert ancestor.children is not None and node.entity_id in ancestor.children
     for child_id in node.children or ():

@@ -13,7 +13,7 @@ from typing import Final
 
 from proctree_ds.census import Census
 from proctree_ds.model import Task, entity_id
-from proctree_ds.pid_namespaces import pid_namespace
+from proctree_ds.pid_namespaces import is_init, pid_namespace
 from proctree_ds.process import Process
 
 __all__ = [
@@ -99,30 +99,29 @@ def _parent(
         entity = parent.entity_id
         if entity in gone:
             parent = None  # they leave their children to each other
-        elif entity in current:
+            break
+        if entity in current:
             parent = current[entity]
-        else:
-            gone[entity] = None
-            reaper = _reaper(parent)
-            heir = None if reaper is None else named_process(census, reaper, parent.ended)
-            if heir is None and reaper is not None and reaper.start_time is not None:
-                if census.was_evicted(entity_id(reaper.start_time, reaper.tid)):
-                    parent = None  # whether it has ended since, and who came then, is forgotten
-                    continue
-            if heir is None and entity not in heirs.asking:
-                if entity not in heirs.computed:
-                    heirs.asking.add(entity)
-                    heirs.computed[entity] = yield _computed_heir(census, parent, heirs)
-                    heirs.asking.discard(entity)
-                heir = heirs.computed[entity] or _stranger(_reaper(parent))
-            parent = heir
+            break
+        gone[entity] = None
+        reaper = parent.exit.reaper if parent.exit is not None else None
+        heir = None if reaper is None else named_process(census, reaper, parent.ended)
+        if heir is None and reaper is not None and reaper.start_time is not None:
+            if census.was_evicted(entity_id(reaper.start_time, reaper.tid)):
+                parent = None  # whether it has ended since, and who came then, is forgotten
+                break
+        if heir is None and entity not in heirs.asking:
+            if entity not in heirs.computed:
+                heirs.asking.add(entity)
+                heirs.computed[entity] = yield _computed_heir(census, parent, heirs)
+                heirs.asking.discard(entity)
+            heir = heirs.computed[entity] or _stranger(reaper)
+        if heir is None and is_init(parent):
+            break  # nobody takes over: it waits until all in its namespace have ended
+        parent = heir
     if not heirs.asking:
         current.update(dict.fromkeys(gone, parent))
     return parent
-
-
-def _reaper(node: Process) -> Task | None:
-    return node.exit.reaper if node.exit is not None else None
 
 
 def _stranger(ref: Task | None) -> Process | None:
@@ -140,6 +139,8 @@ def named_process(census: Census, ref: Task, time: int) -> Process | None:
         found = census.holder(ref.tid, ref.start_time)
         if found is None:
             found = census.shadows.get(entity_id(ref.start_time, ref.tid))
+        if found is None:
+            found = census.known_by_tick(ref.tid, ref.start_time)
     return found if isinstance(found, Process) else None
 
 
@@ -152,19 +153,22 @@ def _computed_heir(census: Census, node: Process, heirs: Heirs) -> _Question:
         if below.rare.parents is not None or ancestor is None or ancestor.ended <= end:
             ancestor = yield _parent(census, below, end, heirs, {})
         if ancestor is None or _pid_namespace(ancestor, end) not in (namespace, None):
-            return _init_of(census, namespace, end)
+            return _init_of(census, node, namespace, end)
         if ancestor.is_subreaper_at(end) or ancestor.ns_pid == 1 or ancestor.tid == 1:
             return ancestor
         below = ancestor
     return None
 
 
-def _init_of(census: Census, namespace: int | None, time: int) -> Process | None:
+def _init_of(census: Census, node: Process, namespace: int | None, time: int) -> Process | None:
     host = census.holder_at(1, time)
     host = host if isinstance(host, Process) else None
     if namespace is None or (host is not None and _pid_namespace(host, time) in (namespace, None)):
         return host
-    return holder_in_namespace(census, namespace, 1, time)
+    if is_init(node):
+        return None
+    # One that has ended takes over the children of those that end after it, until all have.
+    return holder_in_namespace(census, namespace, 1, time) or census.namespaces.init_of(node)
 
 
 def holder_in_namespace(census: Census, inode: int, ns_pid: int, time: int) -> Process | None:
@@ -200,7 +204,7 @@ def children_at(
     known = {node.entity_id}
     while todo:
         owner = todo.pop()
-        for child_id in owner.children or ():
+        for child_id in (*(owner.children or ()), *census.adopted.get(owner.task, ())):
             child = census.processes.get(child_id) or census.shadows.get(child_id)
             if child is None or child_id in seen or not child.start <= time < child.ended:
                 continue

@@ -21,11 +21,11 @@ from typing import Final
 
 from proctree_ds.census import Census
 from proctree_ds.kinship import named_process
-from proctree_ds.model import NEVER, Exit, Picture
+from proctree_ds.model import CLOCK_TICK_NS, NEVER, Exit, Picture
 from proctree_ds.pid_namespaces import is_init, pid_namespace
 from proctree_ds.process import Process, Thread, is_seen
 
-__all__ = ["LEADER_EXITS_LIMIT", "PICTURES_LIMIT", "Lifespans", "last_exec"]
+__all__ = ["LEADER_EXITS_LIMIT", "PICTURES_LIMIT", "Lifespans"]
 
 LEADER_EXITS_LIMIT: Final = 16
 """Exits kept of one leader thread: it can come back by an exec of another thread."""
@@ -147,6 +147,10 @@ class Lifespans:
             if process.rare.living_threads == 0 and process.rare.leader_exits:
                 self.settle(process)
 
+    def forget(self) -> None:
+        """Another boot of the host: its pictures are other ones."""
+        self._pictures.clear()
+
     # --------------------------------------------------------------------------- working it out
 
     def settle(self, node: Process) -> None:
@@ -177,8 +181,13 @@ class Lifespans:
         if living != node.rare.living_threads:
             node.extra.living_threads = living
         ended, event = self._seen_end(node, threads, execs) or (NEVER, None)
+        zapped = NEVER
         if event is None:
             ended, event = self._inferred_end(node, ended)
+            zapped = self._zapped_at(node)
+        self._census.note_zapped(node, zapped < ended)
+        if zapped < ended:
+            ended, event = zapped, None
         if ended != NEVER:
             self._end(node, ended, event)
         elif node.ended != NEVER:
@@ -188,15 +197,18 @@ class Lifespans:
                 self._census.hold(node)
 
     def _end_of_thread(self, thread: Thread, execs: list[int]) -> int:
-        index = bisect_right(execs, thread.start)
+        heard = thread.last_sign_of_life
+        born = thread.start
+        if thread.rare.approximate:  # an exec within its tick may have been before it
+            born = min(heard, born + CLOCK_TICK_NS - 1)
+        index = bisect_right(execs, born)
         ended = execs[index] if index < len(execs) else NEVER
         event = thread.exit
         if is_seen(event):
             return min(ended, event.time)
-        last = thread.last_sign_of_life
-        if event is not None and event.time > last:
+        if event is not None and event.time > heard:
             ended = min(ended, event.time)
-        return min(ended, self._next_start(thread), self._missing_at(last))
+        return min(ended, self._next_start(thread, heard), self._missing_at(heard))
 
     def _seen_end(
         self, node: Process, threads: list[Thread], execs: list[int]
@@ -229,10 +241,7 @@ class Lifespans:
     def _inferred_end(self, node: Process, ended: int) -> tuple[int, Exit | None]:
         """When `node` had surely ended, `ended` at the latest, though its exit was not seen."""
         heard = node.last_sign_of_life
-        ended = min(ended, self._next_start(node), self._missing_at(heard))
-        init = self._namespaces.init_of(node)
-        if init is not None and init.ended != NEVER:
-            ended = min(ended, max(init.ended, heard + 1))
+        ended = min(ended, self._next_start(node, heard), self._missing_at(heard))
         told = [
             x
             for x in node.rare.leader_exits or ()
@@ -243,14 +252,31 @@ class Lifespans:
             return ended, None
         return first.time, first
 
+    def _zapped_at(self, node: Process) -> int:
+        """When it was killed with its pid namespace, or right after the last that was heard of it.
+
+        The kernel takes a moment for that, and it may have been a little later.
+        """
+        init = self._namespaces.init_of(node)
+        if init is None or init.ended == NEVER:
+            return NEVER
+        return max(init.ended, node.last_sign_of_life + 1)
+
+    def complete_since(self, time: int) -> int:
+        """When the first picture ended that had begun no earlier than `time`; `NEVER` if none."""
+        return self._missing_at(time - 1)
+
     def _missing_at(self, heard: int) -> int:
         """When a picture ended that somebody last heard of at `heard` is missing from."""
         index = bisect_right(self._pictures, heard, key=_since)
         return self._pictures[index].time if index < len(self._pictures) else NEVER
 
-    def _next_start(self, node: Process | Thread) -> int:
+    def _next_start(self, node: Process | Thread, heard: int) -> int:
         """When the next holder of the tid started; `NEVER` if there is none."""
-        return self._census.next_start(node)
+        newer = self._census.next_holder(node)
+        if newer is None:
+            return NEVER
+        return max(newer.start, heard + 1) if newer.rare.approximate else newer.start
 
     def _those_who_end_with(self, init: Process) -> list[Process]:
         """Who may be in the pid namespace of `init` and has no exit that was seen."""
@@ -285,6 +311,7 @@ class Lifespans:
             end += 1
         pictures[begin:end] = [picture]
         self._census.pictured = pictures[-1].since
+        self._census.pictured_until = pictures[-1].time
         self._census.settled = max(self._census.horizon, self._census.pictured - 1)
         if len(pictures) > PICTURES_LIMIT:
             self.dropped_pictures += 1
@@ -295,7 +322,7 @@ class Lifespans:
         lived = node.ended == NEVER
         node.ended = time
         node.exit = event
-        if node.children:
+        if node.children or node.task in self._census.adopted:
             self.bequeath(node)
         if lived and not node.pins:
             self._census.release(node)
@@ -319,10 +346,6 @@ class Lifespans:
         if not thread.queued:
             thread.queued = True
             self._census.exited_threads.append(thread)
-
-
-def last_exec(node: Process) -> int:
-    return max((version.time for version in node.log if version.is_exec), default=-1)
 
 
 def _hear_of(node: Process | Thread, time: int) -> None:

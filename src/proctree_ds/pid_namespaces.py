@@ -50,6 +50,12 @@ class PidNamespaces:
         self.host: int | None = None
         """The namespace of the host's own init, None until that is known."""
 
+    def forget(self) -> None:
+        """Another boot of the host has other namespaces."""
+        self._ids.clear()
+        self._entries = 0
+        self.host = None
+
     def add(self, node: Process, inode: int) -> None:
         """Note that `node` has lived in this namespace."""
         if node.tid == 1 and self.host is None:

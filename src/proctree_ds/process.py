@@ -45,6 +45,8 @@ class Rare:
     """The creator's process where that is not the parent (CLONE_PARENT)."""
     creator: Thread | None = None
     """The thread that called clone, where that was not a leader."""
+    takeovers: list[tuple[int, int]] | None = None
+    """When a thread became the leader by an exec, and the tid that it had before."""
     creator_unknown: bool = False
     """The fork names a creator that is not in memory: what was inherited cannot be told."""
     leader_exits: list[Exit] | None = None
@@ -194,9 +196,14 @@ class Process(msgspec.Struct, gc=False, eq=False):
             return self.versions
         return [] if self.latest is None else [self.latest]
 
+    @property
+    def end_is_seen(self) -> bool:
+        """Whether it ended as its exit said, and not as was concluded."""
+        return is_seen(self.exit)
+
     def is_subreaper_at(self, time: int) -> bool | None:
-        """Whether the child-subreaper flag was set as of `time` (prctl(2)); None: forgotten."""
-        flag: bool | None = False
+        """Whether the child-subreaper flag was set as of `time` (prctl(2)); None if unknown."""
+        flag = None if self.fork is None else False  # a fork does not inherit it
         for since, value in self.rare.subreaper or ():
             if since > time:
                 break
@@ -209,20 +216,21 @@ class Process(msgspec.Struct, gc=False, eq=False):
         An exec by another thread takes the leader's tid and start over, and so revives it
         (de_thread, fs/exec.c).
         """
-        if self.ended <= time:
-            if self.rare.leader_exits and not self._revived_after(
-                self.rare.leader_exits[-1].time, time
-            ):
-                return self.rare.leader_exits[-1].time
-            return self.ended
-        for leader_exit in reversed(self.rare.leader_exits or ()):
-            if leader_exit.time <= time:
-                revived = self._revived_after(leader_exit.time, time)
-                return None if revived else leader_exit.time
-        return None
+        has_ended = self.ended <= time
+        last_exec = self.last_exec_at(time) if self.rare.leader_exits else -1
+        exits = [
+            leader_exit
+            for leader_exit in self.rare.leader_exits or ()
+            if last_exec < leader_exit.time and (has_ended or leader_exit.time <= time)
+        ]
+        if exits:
+            seen = [leader_exit.time for leader_exit in exits if is_seen(leader_exit)]
+            return seen[-1] if seen else exits[0].time
+        return self.ended if has_ended else None
 
-    def _revived_after(self, since: int, until: int) -> bool:
-        return any(v.is_exec and since <= v.time <= until for v in self.log)
+    def last_exec_at(self, time: int) -> int:
+        """When it had last executed a program, as of `time`; -1 if it is not known to have."""
+        return max((v.time for v in self.log if v.is_exec and v.time <= time), default=-1)
 
 
 class Thread(msgspec.Struct, gc=False, eq=False):
@@ -270,6 +278,10 @@ class Thread(msgspec.Struct, gc=False, eq=False):
         return [] if self.latest is None else [self.latest]
 
     @property
+    def task(self) -> Task:
+        return Task(self.tid, self.start)
+
+    @property
     def last_sign_of_life(self) -> int:
         """The last instant at which it was heard of; an end that is only inferred lies after it."""
         latest = self.latest
@@ -279,6 +291,12 @@ class Thread(msgspec.Struct, gc=False, eq=False):
             self.rare.last_heard,
             -1 if latest is None else latest.time,
         )
+
+    @property
+    def end_is_seen(self) -> bool:
+        """Whether it ended as its exit said, or by becoming the leader."""
+        takeovers = self.process.rare.takeovers or ()
+        return is_seen(self.exit) or (self.ended, self.tid) in takeovers
 
     @property
     def end(self) -> int:

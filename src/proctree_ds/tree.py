@@ -10,7 +10,7 @@ ended when). Together they are the only writers of process state.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable
 from struct import Struct as Layout
 from typing import Any, Final
@@ -18,14 +18,15 @@ from typing import Any, Final
 from xxhash import xxh3_64_intdigest
 
 from proctree_ds.admission import Admission
+from proctree_ds.captures import Captures
 from proctree_ds.census import Census
 from proctree_ds.changelog import WHOLE, Version
-from proctree_ds.descent import Descent, distinct
+from proctree_ds.descent import Descent
+from proctree_ds.doubts import Hole
 from proctree_ds.inheritance import Inheritance, overlay
 from proctree_ds.invariants import check_census
-from proctree_ds.lifespans import Lifespans, last_exec
+from proctree_ds.lifespans import Lifespans
 from proctree_ds.model import (
-    CLOCK_TICK_NS,
     NEVER,
     Change,
     Event,
@@ -41,16 +42,16 @@ from proctree_ds.model import (
 )
 from proctree_ds.process import NO_RARITIES, Process, Thread, forget_middle, is_forgotten
 
-__all__ = ["LOSSES_LIMIT", "SUBREAPER_LIMIT", "UNTOLD_LIMIT", "ProcessTree"]
-
-LOSSES_LIMIT: Final = 256
-"""Loss windows kept; beyond it the two oldest are joined."""
+__all__ = ["SUBREAPER_LIMIT", "TAKEOVERS_LIMIT", "UNTOLD_LIMIT", "ProcessTree"]
 
 UNTOLD_LIMIT: Final = 16
 """Windows kept of one task in which it changed too often; beyond it the first two are joined."""
 
 SUBREAPER_LIMIT: Final = 16
 """Changes of the child-subreaper flag kept of one process."""
+
+TAKEOVERS_LIMIT: Final = 64
+"""Execs by a thread that was not the leader kept of one process."""
 
 _hash = xxh3_64_intdigest
 _pack = Layout("<QI").pack  # entity_id, written out where every call counts
@@ -72,8 +73,12 @@ class ProcessTree:
         self.boot_id: str | None = None
         self.unfollowed: tuple[str, ...] = ()
         """What the source tells only with the next event of the task, see `Header`."""
-        self.losses: deque[Loss] = deque()
+        self.host_lives = 1
+        """How many boots of the host were told of; all but the last are forgotten."""
         self.census = Census(process_cache, thread_cache)
+        self._captures = Captures(self.census)
+        self.losses = self._captures.losses
+        self._holes: list[Hole] | None = None
         self.faults: Counter[str] = Counter()
         """Input that was contradictory or came too late to be placed, by kind."""
         self._lifespans = Lifespans(self.census, self.faults)
@@ -86,7 +91,7 @@ class ProcessTree:
         self._host_namespaces: Namespaces | None = None
         """Those of a process in the host's pid namespace: most have just these."""
         self._awaited = self._descent.awaited.ids
-        self._by_pid_only = self._descent.by_pid_only.ids
+        self._by_pid = self._descent.by_pid.ids
         self._put_off = self._inheritance.put_off
         self._processes = self.census.processes
         self._by_tid = self.census.by_tid
@@ -121,6 +126,20 @@ class ProcessTree:
                 self._inheritance.catch_up()
 
     @property
+    def holes(self) -> list[Hole]:
+        """When events may be missing: windows of loss, and the time before the capture began."""
+        if self._holes is None:
+            self._holes = [
+                Hole(since, until, self.complete_since(until))
+                for since, until in self._captures.holes()
+            ]
+        return self._holes
+
+    def complete_since(self, time: int) -> int:
+        """When the first picture ended that had begun no earlier than `time`; `NEVER` if none."""
+        return self._lifespans.complete_since(time)
+
+    @property
     def counters(self) -> dict[str, int]:
         """What is in memory, what was dropped, and what input was refused, by name."""
         census = self.census
@@ -136,6 +155,7 @@ class ProcessTree:
             "dropped_changes": census.dropped_changes,
             "gave_up_waiting": self._descent.given_up,
             "loss_windows": len(self.losses),
+            "host_lives": self.host_lives,
             **{f"fault_{name}": count for name, count in sorted(self.faults.items())},
         }
 
@@ -148,7 +168,10 @@ class ProcessTree:
 
     def thread(self, entity: int) -> Thread | None:
         """The record of a thread that is not a leader by id, None if it is not in memory."""
-        return self.census.threads.get(entity)
+        thread = self.census.threads.get(entity)
+        if thread is None and self._admission.aliases:
+            thread = self.census.threads.get(self._admission.aliases.get(entity, 0))
+        return thread
 
     def _check(self) -> None:
         """Raise AssertionError if any record contradicts another. O(everything in memory)."""
@@ -195,7 +218,7 @@ class ProcessTree:
         entity = _hash(_pack(start, tid)) or 1
         if (
             entity in self._shadows
-            or (self._by_pid_only and tid in self._by_pid_only)
+            or (self._by_pid and tid in self._by_pid)
             or (self._awaited and task in self._awaited)
         ):
             self._learn_fork(event)
@@ -243,6 +266,7 @@ class ProcessTree:
             or time <= node.last_branch
             or node.ended != NEVER
             or node.threads is not None
+            or event.old_tid is not None
             or (node.ns_pid is None and event.ns_pid is not None)
         ):
             self._learn_exec(event)
@@ -326,10 +350,7 @@ class ProcessTree:
             self._learn_ns_pid(node, event.ns_pid)
         parent = self._descent.parent_of(node, event.parent)
         self.census.set_parent(node, parent)
-        if node.rare.parents:
-            node.extra.parents = distinct(
-                parent.task if parent is not None else None, node.rare.parents
-            )
+        self._descent.restate_parents(node)
         self._descent.link_creator(node, event)
         self._lifespans.review(node, node.start)
 
@@ -343,10 +364,11 @@ class ProcessTree:
                 self.faults["contradictory_fork"] += 1
             return
         thread.fork = event
-        thread.ns_tid = event.ns_tid if event.ns_tid is not None else thread.ns_tid
+        self._learn_ns_tid(thread, event)
+        self._descent.learn_parent(thread.process, event.time, event.parent)
         self._descent.link_creator(thread, event)
         process = thread.process
-        if last_exec(process) >= thread.start or thread.start <= self.census.settled:
+        if thread.start <= self.census.settled:
             self._lifespans.settle(process)
         else:
             self._lifespans.review(process, thread.start)
@@ -360,6 +382,11 @@ class ProcessTree:
         if event.ns_pid is not None:
             self._learn_ns_pid(node, event.ns_pid)
         self._descent.learn_parent(node, event.time, event.parent)
+        if event.old_tid is not None:
+            takeovers = node.extra.takeovers = node.rare.takeovers or []
+            if (event.time, event.old_tid) not in takeovers:
+                takeovers.append((event.time, event.old_tid))
+                del takeovers[:-TAKEOVERS_LIMIT]
         if self._inheritance.record(node, event.time, event.facts, "event") and (
             node.threads is not None or node.rare.leader_exits is not None
         ):
@@ -386,18 +413,19 @@ class ProcessTree:
         self._lifespans.sign_of_life(node, event.time)
 
     def _snapshot(self, event: Snapshot) -> None:
-        self._admission.by_tick = event.origin == "procfs"
-        try:
-            self._learn_snapshot(event)
-        finally:
-            self._admission.by_tick = False
+        if event.origin == "procfs":
+            event = self._admission.with_exact_names(event)
+        self._learn_snapshot(event)
+        self._admission.blurred = ()
 
     def _learn_snapshot(self, event: Snapshot) -> None:
         node: Process | Thread | None
         if event.leader is not None and event.leader != event.task:
             node = self._admission.thread_of(event.task, event.leader, event.time)
-            if node is not None and event.ns_tid is not None:
-                node.ns_tid = event.ns_tid
+            if node is not None:
+                self._descent.learn_parent(node.process, event.time, event.parent)
+                self._learn_subreaper(node.process, event.time, event.subreaper)
+                self._learn_ns_tid(node, event)
         else:
             node = self._admission.process_of(event.task, event.time)
             if node is not None:
@@ -405,15 +433,17 @@ class ProcessTree:
                 if ns_pid is not None:
                     self._learn_ns_pid(node, ns_pid)
                 self._descent.learn_parent(node, event.time, event.parent)
-                if event.subreaper or node.rare.subreaper:
-                    self._learn_subreaper(node, event.time, event.subreaper)
+                self._learn_subreaper(node, event.time, event.subreaper)
         if node is None:
             return
-        if event.origin == "procfs" and node.latest is None and node.fork is None:
-            if node.start % CLOCK_TICK_NS == 0:
-                node.extra.approximate = True
         self._inheritance.record(node, event.time, event.given, event.origin)
         self._lifespans.sign_of_life(node, event.time)
+
+    def _learn_ns_tid(self, thread: Thread, event: Fork | Snapshot) -> None:
+        if event.ns_tid is not None:
+            thread.ns_tid = event.ns_tid
+        if event.ns_pid is not None:
+            self._learn_ns_pid(thread.process, event.ns_pid)
 
     def _learn_ns_pid(self, node: Process, ns_pid: int) -> None:
         if ns_pid != node.ns_pid:
@@ -434,6 +464,12 @@ class ProcessTree:
     # ------------------------------------------------------------------------------- exits
 
     def _learn_exit(self, event: Exit) -> None:
+        if event.origin == "procfs":
+            event = self._admission.with_exact_names(event)
+        self._learn_end(event)
+        self._admission.blurred = ()
+
+    def _learn_end(self, event: Exit) -> None:
         assert event.task.start_time is not None
         if event.time < event.task.start_time:
             self.faults["exit_before_start"] += 1
@@ -441,10 +477,12 @@ class ProcessTree:
         if event.leader is not None and event.leader != event.task:
             thread = self._admission.thread_of(event.task, event.leader, event.time)
             if thread is not None:
+                self._descent.learn_parent(thread.process, event.time, event.parent)
                 self._lifespans.end_thread(thread, event)
             return
         node = self.census.holder(event.task.tid, event.task.start_time)
         if isinstance(node, Thread):
+            self._descent.learn_parent(node.process, event.time, event.parent)
             self._lifespans.end_thread(node, event)
             return
         node = self._admission.process_of(event.task, event.time)
@@ -457,29 +495,60 @@ class ProcessTree:
     # ------------------------------------------------------------------------ stream events
 
     def _header(self, event: Header) -> None:
-        self.boot_time = event.boot_time
-        self.host = event.host
-        self.boot_id = event.boot_id
+        """A capture begins: the first one, another one of the same boot, or one of another."""
+        known = self._captures.has_begun
+        if (not known and event == Header()) or not self._captures.keep(event):
+            return  # sources put an empty one before events that have none, or have it later
+        is_named = event.boot_id is not None
+        if known and is_named and self.boot_id is not None and event.boot_id != self.boot_id:
+            self._forget_this_life()
+        elif known:
+            self._resume(event.time)
+        if not known or (is_named and event.boot_id != self.boot_id):
+            self.boot_time = event.boot_time
+            self.host = event.host
+            self.boot_id = event.boot_id
         self.unfollowed = event.unfollowed
+        self._captures.begin(event.time)
+        self._holes = None
+
+    def _resume(self, time: int | None) -> None:
+        """What happened between the last known instant and `time`, nobody saw."""
+        since = self._captures.last_instant()
+        if time is None:
+            self._await_first_event(since)
+        elif since < time:
+            self._loss(Loss(time, since))
+
+    def _await_first_event(self, since: int) -> None:
+        """The first event that is later than `since` ends a window of loss."""
+        usual = dict(self._handlers)
+
+        def first(event: Any) -> None:
+            if event.time > since:
+                self._handlers.update(usual)
+                self._loss(Loss(event.time, since))
+            usual[type(event)](event)
+
+        self._handlers.update(dict.fromkeys(usual.keys() - {Header}, first))
+
+    def _forget_this_life(self) -> None:
+        """Another boot: nothing that was known is about anybody who lives now."""
+        self.host_lives += 1
+        self._host_namespaces = None
+        self.census.forget_all()
+        self._captures.forget()
+        self._lifespans.forget()
+        self._admission.forget()
+        self._descent.forget()
 
     def _picture(self, event: Picture) -> None:
         self._lifespans.learn_picture(event)
+        self._holes = None
 
     def _loss(self, event: Loss) -> None:
-        losses = self.losses
-        if event in losses:
-            return
-        losses.append(event)
-        if len(losses) > LOSSES_LIMIT:
-            first, second = losses.popleft(), losses.popleft()
-            known = first.lost is not None and second.lost is not None
-            losses.appendleft(
-                Loss(
-                    max(first.time, second.time),
-                    min(first.since, second.since),
-                    (first.lost or 0) + (second.lost or 0) if known else None,
-                )
-            )
+        self._captures.learn_loss(event)
+        self._holes = None
 
 
 def _learn_untold(node: Process | Thread, window: Loss) -> None:

@@ -22,7 +22,7 @@ def observed(in_order: bool) -> set[tuple[ProcessState, ProcessState]]:
         random = Random(seed)
         kernel = Kernel(random)
         kernel.run(40)
-        events = list(kernel.events)
+        events = list(kernel.told)
         lost = random.random() < 0.3
         if lost:
             events = random.sample(events, len(events) * 4 // 5)
@@ -33,7 +33,7 @@ def observed(in_order: bool) -> set[tuple[ProcessState, ProcessState]]:
             events.append(Picture(kernel.now + 1, kernel.now))
         size = random.choice((3, 6, 1_000))
         tree = ProcessTree(size, 2 * size)
-        changes |= followed(tree, events, [proc.task for proc in kernel.world.values()])
+        changes |= followed(tree, events, kernel.world_at(kernel.now))
     return changes
 
 

@@ -19,12 +19,13 @@ import pytest
 from benchmarks.attacks import AFTER, ATTACKS, ask, bystanders
 from proctree_ds import DataSource, ProcessTree, inheritance
 from proctree_ds.answers import CHILDREN_LIMIT
+from proctree_ds.captures import LOSSES_LIMIT
 from proctree_ds.census import EXITED_THREADS_LIMIT, THREADS_LIMIT
 from proctree_ds.descent import PARENTS_LIMIT, WAITING_LIMIT
 from proctree_ds.inheritance import SPREAD_AT_ONCE
 from proctree_ds.lifespans import LEADER_EXITS_LIMIT
 from proctree_ds.model import Event, Exit, Fork, Loss, Task
-from proctree_ds.tree import LOSSES_LIMIT, SUBREAPER_LIMIT
+from proctree_ds.tree import SUBREAPER_LIMIT
 
 from .story import INIT, C, E, F, S, T, X, id_of, init, tellings, tree_of
 
@@ -146,7 +147,7 @@ def test_creators_and_parents_that_never_come_are_not_waited_for_without_end() -
         tree.apply(Fork(start + 1, Task(6_000 + i % 5_000, start + 1), Task(50_000 + i)))
     tree._check()
     descent = tree._descent
-    for waiting in (descent.awaited, descent.by_pid_only):
+    for waiting in (descent.awaited, descent.by_pid):
         assert 0 < len(waiting) <= WAITING_LIMIT
     assert tree.counters["gave_up_waiting"] >= 2 * WAITING_LIMIT
     assert DataSource(tree).process(id_of(P), 10**9).is_alive
