@@ -155,7 +155,7 @@ class Census:
         """A process that is only known by name, made if there is none."""
         node = self.shadows.get(entity)
         if node is None:
-            node = self.shadows[entity] = Process(entity, tid, start)
+            node = self.shadows[entity] = Process(entity, tid, start, last_branch=start)
         return node
 
     # ------------------------------------------------------------------- who keeps whom alive
@@ -362,6 +362,8 @@ class Census:
             self._leave_tid(node)
         self._just_evicted.append(entity)
         parent = node.parent
+        if node.children is not None or node.threads is not None or node.rare is not NO_RARITIES:
+            self._remove_family(node)
         if parent is not None:
             children = parent.children
             if children is not None:
@@ -373,8 +375,6 @@ class Census:
                 parent.pins -= 1
                 if not parent.pins and parent.ended != NEVER:
                     self.release(parent)
-        if node.children is not None or node.threads is not None or node.rare is not NO_RARITIES:
-            self._remove_family(node)
 
     def _remove_family(self, node: Process) -> None:
         for thread_id in node.threads or ():
@@ -393,6 +393,7 @@ class Census:
             self._become_shadow(node)
         else:
             self.leave_estate(node)
+            self._renounce(node)
 
     def was_evicted(self, entity: int) -> bool:
         """Whether this was the id of a process or thread that was in memory once."""
@@ -420,7 +421,17 @@ class Census:
         """Let go of a shadow without children; nothing happens to any other process."""
         if not node.children and self.shadows.pop(node.entity_id, None) is not None:
             self.leave_estate(node)
-            self.intestate |= node.rare.estates or set()
+            self._renounce(node)
+
+    def _renounce(self, heir: Process) -> None:
+        """`heir` is there no more: whose children it took over has no known heir."""
+        for entity in heir.rare.estates or ():
+            owner = self.processes.get(entity) or self.shadows.get(entity)
+            if owner is not None:
+                owner.extra.heir = None
+                self.intestate.add(entity)
+        if heir.rare.estates:
+            heir.extra.estates = None
 
     def leave_estate(self, node: Process) -> None:
         """`node` leaves no children to anybody."""

@@ -71,6 +71,13 @@ class Inheritance:
         if self._refresh(node):
             self._spread(node, -1)
 
+    def check(self) -> None:
+        """Raise AssertionError if working out anew what anybody inherited would change it."""
+        census = self._census
+        nodes: list[Process | Thread] = [*census.processes.values(), *census.threads.values()]
+        for node in nodes:
+            assert not self._refresh(node), f"{node.task} was born of something else"
+
     def thin(self, node: Process | Thread) -> None:
         gaps = node.extra.gaps = node.rare.gaps or []
         assert node.versions is not None
@@ -141,7 +148,7 @@ def _namespaces_change(old_base: State, base: State, versions: list[Version], in
 
 def _is_known_at(origin: Process, time: int) -> bool:
     """Whether the versions that `origin` had at `time` are still there."""
-    if origin.evicted or time < origin.rare.horizon:
+    if origin.evicted or time <= origin.rare.horizon:
         return False
     return not any(gap.since <= time < gap.until for gap in origin.rare.gaps or ())
 

@@ -99,7 +99,7 @@ class Process(msgspec.Struct, gc=False, eq=False):
     older: Process | Thread | None = None
     """The holder of the same tid before this one."""
     last_branch: int = -1
-    """When it last made a child or a thread: an event before that is late for them."""
+    """When it last made a child or a thread, or else its start: what is earlier comes late."""
     dropped_children: int = 0
     used: bool = False
     queued: bool = False
