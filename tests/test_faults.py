@@ -13,7 +13,7 @@ from proctree_ds.changelog import VERSIONS_LIMIT
 from proctree_ds.cli.detect import main
 from proctree_ds.eventlog import write_events
 from proctree_ds.faults import FAULTS, Fault
-from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Task
+from proctree_ds.model import NEVER, Change, Event, Exec, Exit, Fork, Header, Loss, Snapshot, Task
 from proctree_ds.pipeline import Pipeline
 from proctree_ds.sources.memory import MemorySource
 
@@ -22,18 +22,23 @@ INIT, P, Q = Task(1, 1), Task(25, 100), Task(26, 110)
 BEGINNING: list[Event] = [Fork(100, P, INIT), Fork(110, Q, P)]
 FLOOD: list[Event] = [Change(1_000 + i, P, {"comm": str(i)}) for i in range(2 * VERSIONS_LIMIT)]
 
-R, S, T = Task(27, 120), Task(28, 120), Task(29, 120)
+R, S, T, U = Task(27, 120), Task(28, 120), Task(29, 120), Task(30, 120)
 
 BAD_INPUT: dict[str, list[Event]] = {
     "beyond_horizon": [*FLOOD, Change(1_010, P, {"comm": "late"})],
     "contradictory_fork": [Fork(110, Q, INIT)],
+    "contradictory_ns_pid": [Snapshot(200, Q, {}, ns_pid=7), Snapshot(210, Q, {}, ns_pid=8)],
     "creator_younger_than_child": [Fork(120, R, P, creator=Task(9, 130))],
     "cycle": [Change(200, P, {}, parent=P)],
     "event_after_exit": [Exit(150, Q), Change(160, Q, {"comm": "ghost"})],
-    "exit_before_start": [Exit(105, Q)],
+    "event_before_start": [Exit(105, Q)],
     "leader_as_thread": [Change(200, Q, {"comm": "t"}, leader=P)],
     "parent_younger_than_child": [Exec(125, S, {"comm": "s"}, parent=Task(8, 130))],
+    "task_without_start": [Change(200, Task(26), {"comm": "x"})],
     "thread_as_leader": [Fork(120, T, leader=P), Exit(130, T, leader=P), Fork(140, T, INIT)],
+    "time_out_of_range": [Change(NEVER, Q, {"comm": "x"})],
+    "two_leaders": [Fork(120, U, leader=P), Change(130, U, {"comm": "u"}, leader=Q)],
+    "window_ends_before_it_begins": [Loss(100, 200, 1)],
 }
 
 

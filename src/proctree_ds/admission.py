@@ -60,6 +60,14 @@ class Admission:
         self._named.clear()
         self.has_approximate = False
 
+    def check(self) -> None:
+        """Raise AssertionError if more names are kept than may be, or one leads nowhere."""
+        assert len(self._named) <= NAMES_LIMIT
+        assert len(self.aliases) <= self._census.process_cache
+        assert not self.blurred
+        for registry in (self._census.processes, self._census.threads):
+            assert self.has_approximate or not any(n.rare.approximate for n in registry.values())
+
     def with_exact_names(self, row: R) -> R:
         """A row of /proc with the exact starts of all tasks that it names, as far as known."""
         task = self._exactly(row.task)
@@ -77,12 +85,18 @@ class Admission:
         return msgspec.structs.replace(row, task=task, leader=leader, parent=parent)
 
     def _exactly(self, task: Task | None) -> Task | None:
+        """`task` with its exact start, if that is known. O(shadows) if it is not in memory."""
         if task is None or not _is_tick(task):
             return task
         node = self._in_tick(task)
         if node is not None and not node.rare.approximate:
             return node.task
         start = self._named.get(task)
+        if start is None:
+            for shadow in self._census.shadows.values():
+                is_exact = shadow.tid == task.tid and not shadow.rare.approximate
+                if is_exact and to_the_tick(shadow.task) == task:
+                    start = shadow.start
         return task if start is None else Task(task.tid, start)
 
     def process_of(self, task: Task, time: int) -> Process | None:
@@ -103,6 +117,8 @@ class Admission:
         assert task.start_time is not None
         node = self.find(task)
         if isinstance(node, Thread):
+            if leader.start_time is not None and self.find(leader) is not node.process:
+                self._faults["two_leaders"] += 1
             return node
         if node is not None:
             self._faults["leader_as_thread"] += 1
@@ -116,7 +132,7 @@ class Admission:
             if self._is_gone(process.entity_id, time):
                 self._census.drop_shadow(process)
                 return None
-            self.enter(process)
+            self.enter(process, time)
         return self._admit_thread(task, process)
 
     def find(self, task: Task) -> Process | Thread | None:
@@ -160,11 +176,15 @@ class Admission:
                 del self._named[next(iter(self._named))]
             self.on_name(task)
 
-    def enter(self, node: Process) -> None:
-        """Put a process among those in memory, and end the holders of its tid before it."""
+    def enter(self, node: Process, time: int) -> None:
+        """Put a process among those in memory, and end the holders of its tid before it.
+
+        `time` is that of the event about it: whoever has to go for it lived until then.
+        """
         self._note_horizon(node)
-        self._census.make_room(node.start, newcomers=1)
+        self._census.make_room(max(node.start, time), newcomers=1)
         self._census.shadows.pop(node.entity_id, None)
+        self._census.zapped.discard(node.entity_id)
         node.evicted = False
         self._census.processes[node.entity_id] = node
         self._enlist(node)
@@ -201,6 +221,7 @@ class Admission:
             census.has_forgotten_ids and node.start <= horizon
         ):
             node.extra.horizon = max(horizon, 0)
+            census.returned += 1
 
     def _admit(self, task: Task, time: int) -> Process | None:
         assert task.start_time is not None
@@ -209,10 +230,10 @@ class Admission:
             return None
         node = self._census.shadows.get(entity)
         if node is None:
-            node = Process(entity, task.tid, task.start_time)
+            node = Process(entity, task.tid, task.start_time, last_branch=task.start_time)
         if task in self.blurred:
             node.extra.approximate = True
-        self.enter(node)
+        self.enter(node, time)
         return node
 
     def _admit_thread(self, task: Task, process: Process) -> Thread:
@@ -275,6 +296,7 @@ class Admission:
                 ids.discard(old)
                 ids.add(new)
         node.entity_id, node.start, node.extra.approximate = new, start, False
+        node.last_branch = max(node.last_branch, start)
         if isinstance(node, Process):
             census.state_parents(node, parents)
         self.on_correction(node)

@@ -89,6 +89,12 @@ class Captures:
                 last = max(last, node.fork.time)
         return last
 
+    def check(self) -> None:
+        """Raise AssertionError if windows are out of order, or too many."""
+        assert len(self.losses) <= LOSSES_LIMIT
+        assert self.losses == sorted(self.losses, key=_order)
+        assert all(loss.since <= loss.time for loss in self.losses)
+
     def forget(self) -> None:
         """Another boot has another clock: none of these windows is in it."""
         self.losses.clear()

@@ -113,6 +113,8 @@ class Census:
         self.evicted_living = 0
         self.evicted_threads = 0
         self.evicted_living_threads = 0
+        self.returned = 0
+        """How many came back to memory without their past."""
         self._just_evicted: list[int] = []
         self._forgotten: set[int] = set()
         """Ids of evicted processes and threads; with the page before, at least `thread_cache`."""
@@ -221,7 +223,7 @@ class Census:
         """A process that is only known by name, made if there is none."""
         node = self.shadows.get(entity)
         if node is None:
-            node = self.shadows[entity] = Process(entity, tid, start)
+            node = self.shadows[entity] = Process(entity, tid, start, last_branch=start)
         return node
 
     # ------------------------------------------------------------------- who keeps whom alive
@@ -450,6 +452,8 @@ class Census:
             del by_tid[tid]
         self._just_evicted.append(entity)
         parent = node.parent
+        if node.children is not None or node.threads is not None or node.rare is not NO_RARITIES:
+            self._remove_family(node)
         if parent is not None:
             children = parent.children
             if children is not None:
@@ -461,8 +465,6 @@ class Census:
                 parent.pins -= 1
                 if not parent.pins and parent.ended != NEVER:
                     self.release(parent)
-        if node.children is not None or node.threads is not None or node.rare is not NO_RARITIES:
-            self._remove_family(node)
 
     def _remove_family(self, node: Process) -> None:
         for thread_id in node.threads or ():
@@ -516,6 +518,8 @@ class Census:
             if estate is not None and estate.rare.heir is node:
                 estate.rare.heir = None
                 self.wait_for_heir(estate, node.tid)
+        if node.rare.estates:
+            node.rare.estates = None
 
     def leave_estate(self, node: Process) -> None:
         """`node` leaves no children to anybody."""

@@ -75,7 +75,7 @@ def certainty_of(
         dropped = (*dropped, "thread_ids")
     census = tree.census
     if isinstance(node, Process) and census.evicted_processes and time < node.ended:
-        if time < census.horizon or census.evicted_living:
+        if time < census.horizon or census.evicted_living or census.returned:
             dropped = (*dropped, "child_process_ids")
     version = node.version_at(time)
     source: Origin

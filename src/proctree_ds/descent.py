@@ -66,6 +66,11 @@ class Waiting(Generic[K]):
         self._count -= len(ids)
         return ids
 
+    def check(self) -> None:
+        """Raise AssertionError if the count is wrong, or too high."""
+        assert self._count == sum(map(len, self.ids.values())) <= WAITING_LIMIT
+        assert all(self.ids.values())
+
     def forget(self) -> None:
         """Nobody waits any more."""
         self.ids.clear()
@@ -102,6 +107,11 @@ class Descent:
         """Another boot of the host: nobody who waits is there any more."""
         self.by_pid.forget()
         self.awaited.forget()
+
+    def check(self) -> None:
+        """Raise AssertionError if those who wait are not counted right."""
+        self.by_pid.check()
+        self.awaited.check()
 
     @property
     def given_up(self) -> int:

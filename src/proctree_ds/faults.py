@@ -20,21 +20,28 @@ FAULTS: Final[dict[str, str]] = {
     "contradictory_fork": (
         "a task was made twice, and not in the same way. The first telling is believed"
     ),
+    "contradictory_ns_pid": (
+        "a process has two numbers in its pid namespace. The first telling is believed"
+    ),
     "creator_younger_than_child": (
         "a task was made by one that started after it. Who made it is taken for unknown"
     ),
     "cycle": "a process would be its own ancestor. That parent is taken for unknown",
     "event_after_exit": "something happened to a process after its exit. It stays exited",
-    "exit_before_start": "a task exited before it started. The exit is left out",
+    "event_before_start": "something happened to a task before it started. The event is left out",
     "leader_as_thread": (
         "what leads a process was told of as a thread of another. The event is left out"
     ),
     "parent_younger_than_child": (
         "a process has a parent that started after it. That parent is taken for unknown"
     ),
+    "task_without_start": "an event does not say when its task started. It is left out",
     "thread_as_leader": (
         "a thread of one process was told of as a process of its own. The event is left out"
     ),
+    "time_out_of_range": "a time is beyond what a clock counts. The event is left out",
+    "two_leaders": "a thread was told to be of two processes. The first telling is believed",
+    "window_ends_before_it_begins": ("a loss or a picture ended before it began. It is left out"),
 }
 """What each kind means, and what becomes of such input."""
 

@@ -110,6 +110,13 @@ class Inheritance:
         self.put_off.clear()
         self._spread(put_off)
 
+    def check(self) -> None:
+        """Raise AssertionError if working out anew what anybody inherited would change it."""
+        census = self._census
+        nodes: list[Process | Thread] = [*census.processes.values(), *census.threads.values()]
+        for node in nodes:
+            assert not self._refresh(node), f"{node.task} was born of something else"
+
     def _is_news(self, gaps: list[Gap], time: int, facts: State | Given) -> bool:
         """Whether anything of `facts` is of a kind whose history at `time` is still there."""
         lost = {gap.group for gap in gaps if gap.since <= time < gap.until}
@@ -223,7 +230,7 @@ def _namespaces_change(old_base: State, base: State, versions: list[Version], in
 
 def _is_known_at(origin: Process, time: int) -> bool:
     """Whether `origin` and what it was at `time` are still there, but for what gaps hide."""
-    return not origin.evicted and time >= origin.rare.horizon
+    return not origin.evicted and time > origin.rare.horizon
 
 
 def overlay(base: State, comm: str | None, context: Context | None) -> State:

@@ -173,9 +173,11 @@ def _init_of(census: Census, node: Process, namespace: int | None, time: int) ->
 
 def holder_in_namespace(census: Census, inode: int, ns_pid: int, time: int) -> Process | None:
     """Who had `ns_pid` in this pid namespace as of `time`. O(those in memory with that pid)."""
+    holder = census.holder_at(ns_pid, time)
+    members = () if inode == census.namespaces.host else census.namespaces.at(inode, ns_pid)
     holders = [
         node
-        for node in (*census.namespaces.at(inode, ns_pid), census.holder_at(ns_pid, time))
+        for node in (holder, *members)
         if isinstance(node, Process)
         and node.ns_pid == ns_pid
         and node.start <= time < node.ended

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
+from itertools import pairwise
 from operator import attrgetter
 from typing import Final
 
@@ -171,23 +172,15 @@ class Lifespans:
             self.learn_leader_exit(node, node.exit)
         threads = [self._census.threads[i] for i in node.threads or ()]
         execs = [version.time for version in node.log if version.is_exec]
-        living = 0
         for thread in threads:
             thread.ended = self._end_of_thread(thread, execs)
-            if thread.ended == NEVER:
-                living += 1
-            else:
+            if thread.ended != NEVER:
                 self._queue_thread(thread)
+        living = sum(thread.ended == NEVER for thread in threads)
         if living != node.rare.living_threads:
             node.extra.living_threads = living
-        ended, event = self._seen_end(node, threads, execs) or (NEVER, None)
-        zapped = NEVER
-        if event is None:
-            ended, event = self._inferred_end(node, ended)
-            zapped = self._zapped_at(node)
-        self._census.note_zapped(node, zapped < ended)
-        if zapped < ended:
-            ended, event = zapped, None
+        ended, event, is_zapped = self._end_of(node, threads, execs)
+        self._census.note_zapped(node, is_zapped)
         if ended != NEVER:
             self._end(node, ended, event)
         elif node.ended != NEVER:
@@ -195,6 +188,17 @@ class Lifespans:
             self._census.leave_estate(node)
             if not node.pins:
                 self._census.hold(node)
+
+    def _end_of(
+        self, node: Process, threads: list[Thread], execs: list[int]
+    ) -> tuple[int, Exit | None, bool]:
+        """When it ended, the exit that told so, and whether it was the end of its namespace."""
+        ended, event = self._seen_end(node, threads, execs) or (NEVER, None)
+        if event is not None:
+            return ended, event, False
+        ended, event = self._inferred_end(node, ended)
+        zapped = self._zapped_at(node)
+        return (zapped, None, True) if zapped < ended else (ended, event, False)
 
     def _end_of_thread(self, thread: Thread, execs: list[int]) -> int:
         heard = thread.last_sign_of_life
@@ -288,6 +292,26 @@ class Lifespans:
             for node in self._namespaces.members(inode)
             if node.start > init.start and not is_seen(node.exit)
         ]
+
+    def check(self) -> None:
+        """Raise AssertionError if working an end out anew would give another one."""
+        pictures = self._pictures
+        assert len(pictures) <= PICTURES_LIMIT
+        assert all(a.time < b.time and a.since < b.since for a, b in pairwise(pictures))
+        census = self._census
+        if census.evicted_processes or census.evicted_threads or self.dropped_pictures:
+            return  # an end stands, though what it was worked out from is gone
+        for node in census.processes.values():
+            threads = [census.threads[i] for i in node.threads or ()]
+            execs = [version.time for version in node.log if version.is_exec]
+            for thread in threads:
+                assert thread.ended == self._end_of_thread(thread, execs), thread.task
+            if node.exit is not None and node.exit.task.tid == node.tid:
+                if node.exit not in (node.rare.leader_exits or ()):
+                    continue  # the short way ended it
+            ended, event, is_zapped = self._end_of(node, threads, execs)
+            assert (node.ended, node.exit) == (ended, event), f"{node.task}: {ended}, {event}"
+            assert (node.entity_id in census.zapped) is is_zapped
 
     # ------------------------------------------------------------------------------- bookkeeping
 

@@ -60,7 +60,7 @@ class PidNamespaces:
         """Note that `node` has lived in this namespace."""
         if node.tid == 1 and self.host is None:
             self.host = inode
-        if inode == self.host and (node.ns_pid is None or node.ns_pid == node.tid):
+        if inode == self.host:
             return
         pids = self._ids.get(inode)
         if pids is None:
@@ -75,6 +75,11 @@ class PidNamespaces:
         self._entries += 1
         if self._entries > self._room:
             self._sweep()
+
+    def has(self, node: Process, inode: int) -> bool:
+        """Whether it is known already that `node` has lived in this namespace."""
+        ids = self._ids.get(inode, {}).get(node.ns_pid)
+        return ids is not None and node.entity_id in ids
 
     def note(self, node: Process) -> None:
         """Add `node` wherever its states say that it lived. O(its versions)."""
@@ -106,6 +111,17 @@ class PidNamespaces:
             and is_init(init)
         ]
         return max(inits, key=lambda init: init.start, default=None)
+
+    def check(self) -> None:
+        """Raise AssertionError if a process would not be found, or too much is kept."""
+        entries = sum(len(ids) for pids in self._ids.values() for ids in pids.values())
+        assert entries == self._entries <= self._room
+        for node in self._processes.values():
+            for state in (node.base, *(version.state for version in node.log)):
+                inode = pid_namespace(state)
+                if inode is None or inode == self.host:
+                    continue
+                assert node.entity_id in self._ids[inode][node.ns_pid], f"{node.task} in {inode}"
 
     def _known(self, ids: Iterable[int]) -> Iterator[Process]:
         for entity in ids:

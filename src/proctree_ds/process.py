@@ -130,7 +130,7 @@ class Process(msgspec.Struct, gc=False, eq=False):
     threads: set[int] | None = None
     """Ids of its threads in memory, other than the leader."""
     last_branch: int = -1
-    """When it last made a child or a thread: an event before that is late for them."""
+    """When it last made a child or a thread, or else its start: what is earlier comes late."""
     dropped_children: int = 0
     history_bytes: int = 0
     """What `versions` weighs."""

@@ -98,6 +98,8 @@ class ProcessTree:
         self._earlier = self.census.earlier
         self._shadows = self.census.shadows
         self._exited = self.census.exited
+        self._stop_waiting: Callable[[], object] = lambda: None
+        """Gives up to wait for the first event of a capture."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             Header: self._header,
             Fork: self._fork,
@@ -176,6 +178,15 @@ class ProcessTree:
     def _check(self) -> None:
         """Raise AssertionError if any record contradicts another. O(everything in memory)."""
         check_census(self.census)
+        self._captures.check()
+        self._lifespans.check()
+        self._inheritance.check()
+        self._admission.check()
+        self._descent.check()
+        self.census.namespaces.check()
+        for node in self._processes.values():
+            assert len(node.rare.subreaper or ()) <= SUBREAPER_LIMIT + 1
+            assert len(node.rare.takeovers or ()) <= TAKEOVERS_LIMIT
 
     # ---------------------------------------------------------------------- the short way
 
@@ -192,7 +203,7 @@ class ProcessTree:
             or event.leader is not None
             or event.creator is not None
             or event.given is not None
-            or start <= self.census.settled
+            or not self.census.settled < start < NEVER
             or (holder is not None and (holder.start >= start or holder.rare is not NO_RARITIES))
         ):
             self._learn_fork(event)
@@ -232,6 +243,7 @@ class ProcessTree:
         ):
             base = overlay(base, comm, context)
         node = Process(entity, tid, start, parent, born_of, base, event, event.ns_pid)
+        node.last_branch = start
         by_tid[tid] = node
         if holder is not None:
             self._earlier.setdefault(tid, []).append(holder)
@@ -263,7 +275,7 @@ class ProcessTree:
             or node.start != task.start_time
             or type(node) is not Process
             or type(facts) is not State
-            or time <= node.last_branch
+            or not node.last_branch < time < NEVER
             or node.ended != NEVER
             or node.threads is not None
             or event.old_tid is not None
@@ -294,6 +306,10 @@ class ProcessTree:
             self._inheritance.grew(node, len(versions) - 1)
         else:
             self._learn_exec(event)
+            return
+        namespaces = facts.context.namespaces
+        if namespaces is not self._host_namespaces:
+            self._note_namespaces(node, namespaces)
 
     def _exit(self, event: Exit) -> None:
         task = event.task
@@ -304,6 +320,7 @@ class ProcessTree:
             or node.start != task.start_time
             or type(node) is not Process
             or node.ended != NEVER
+            or not node.last_branch <= event.time < NEVER
             or node.threads is not None
             or node.children is not None
             or event.group_exit is False
@@ -325,16 +342,32 @@ class ProcessTree:
                 self.census.release(parent)
 
     def _note_namespaces(self, node: Process, namespaces: Namespaces | None) -> None:
-        if namespaces is None:
+        inode = None if namespaces is None else namespaces.pid
+        known = self.census.namespaces
+        if inode is None or known.has(node, inode):
             return
-        if namespaces.pid == self.census.namespaces.host:
+        if inode == known.host:
             self._host_namespaces = namespaces
         else:
             self._lifespans.enrol(node)
 
     # ----------------------------------------------------------------------- forks, late or odd
 
+    def _is_sound(self, event: Fork | Exec | Exit | Change | Snapshot) -> bool:
+        start = event.task.start_time
+        if start is None:
+            self.faults["task_without_start"] += 1
+        elif start >= NEVER or event.time >= NEVER:
+            self.faults["time_out_of_range"] += 1
+        elif event.time < start and type(event) is not Fork:
+            self.faults["event_before_start"] += 1
+        else:
+            return True
+        return False
+
     def _learn_fork(self, event: Fork) -> None:
+        if not self._is_sound(event):
+            return
         if event.leader is not None and event.leader != event.task:
             self._learn_thread(event)
             return
@@ -376,6 +409,8 @@ class ProcessTree:
     # --------------------------------------------------------------- execs, changes, pictures
 
     def _learn_exec(self, event: Exec) -> None:
+        if not self._is_sound(event):
+            return
         node = self._admission.process_of(event.task, event.time)
         if node is None:
             return
@@ -394,12 +429,13 @@ class ProcessTree:
         self._lifespans.sign_of_life(node, event.time)
 
     def _change(self, event: Change) -> None:
+        if not self._is_sound(event):
+            return
         node: Process | Thread | None
         if event.leader is not None and event.leader != event.task:
             node = self._admission.thread_of(event.task, event.leader, event.time)
         else:
-            assert event.task.start_time is not None
-            node = self.census.holder(event.task.tid, event.task.start_time)
+            node = self._admission.find(event.task)
             node = node or self._admission.process_of(event.task, event.time)
         if node is None:
             return
@@ -419,6 +455,8 @@ class ProcessTree:
         self._admission.blurred = ()
 
     def _learn_snapshot(self, event: Snapshot) -> None:
+        if not self._is_sound(event):
+            return
         node: Process | Thread | None
         if event.leader is not None and event.leader != event.task:
             node = self._admission.thread_of(event.task, event.leader, event.time)
@@ -446,9 +484,11 @@ class ProcessTree:
             self._learn_ns_pid(thread.process, event.ns_pid)
 
     def _learn_ns_pid(self, node: Process, ns_pid: int) -> None:
-        if ns_pid != node.ns_pid:
+        if node.ns_pid is None:
             node.ns_pid = ns_pid
             self._lifespans.enrol(node)
+        elif node.ns_pid != ns_pid:
+            self.faults["contradictory_ns_pid"] += 1
 
     def _learn_subreaper(self, node: Process, time: int, flag: bool | None) -> None:
         if flag is None:
@@ -470,9 +510,7 @@ class ProcessTree:
         self._admission.blurred = ()
 
     def _learn_end(self, event: Exit) -> None:
-        assert event.task.start_time is not None
-        if event.time < event.task.start_time:
-            self.faults["exit_before_start"] += 1
+        if not self._is_sound(event):
             return
         if event.leader is not None and event.leader != event.task:
             thread = self._admission.thread_of(event.task, event.leader, event.time)
@@ -480,7 +518,7 @@ class ProcessTree:
                 self._descent.learn_parent(thread.process, event.time, event.parent)
                 self._lifespans.end_thread(thread, event)
             return
-        node = self.census.holder(event.task.tid, event.task.start_time)
+        node = self._admission.find(event.task)
         if isinstance(node, Thread):
             self._descent.learn_parent(node.process, event.time, event.parent)
             self._lifespans.end_thread(node, event)
@@ -526,15 +564,17 @@ class ProcessTree:
 
         def first(event: Any) -> None:
             if event.time > since:
-                self._handlers.update(usual)
+                self._stop_waiting()
                 self._loss(Loss(event.time, since))
             usual[type(event)](event)
 
+        self._stop_waiting = lambda: self._handlers.update(usual)
         self._handlers.update(dict.fromkeys(usual.keys() - {Header}, first))
 
     def _forget_this_life(self) -> None:
         """Another boot: nothing that was known is about anybody who lives now."""
         self.host_lives += 1
+        self._stop_waiting()
         self._host_namespaces = None
         self.census.forget_all()
         self._captures.forget()
@@ -543,10 +583,16 @@ class ProcessTree:
         self._descent.forget()
 
     def _picture(self, event: Picture) -> None:
+        if event.since > event.time:
+            self.faults["window_ends_before_it_begins"] += 1
+            return
         self._lifespans.learn_picture(event)
         self._holes = None
 
     def _loss(self, event: Loss) -> None:
+        if event.since > event.time:
+            self.faults["window_ends_before_it_begins"] += 1
+            return
         self._captures.learn_loss(event)
         self._holes = None
 

@@ -434,8 +434,7 @@ class Model:
         inode = self.last_inode(process)
         if self.is_init(process):
             inode = self.inode(self.born_of(process))
-        hosts = {self.last_inode(task) for task in self.processes if task.tid == 1}
-        if inode is None or inode in hosts:
+        if inode is None or inode in self.host_inodes():
             return None
         inits = [
             init
@@ -447,11 +446,16 @@ class Model:
         ]
         return max(inits, key=start, default=None)
 
+    @remembered
+    def host_inodes(self) -> set[int | None]:
+        return {self.last_inode(task) for task in self.processes if task.tid == 1}
+
     def holder_in_namespace(self, inode: int, ns_pid: int, time: int) -> Task | None:
         holders = [
             process
             for process in self.processes
             if self.ns_pid(process) == ns_pid
+            and (process.tid == ns_pid or inode not in self.host_inodes())
             and start(process) <= time < self.end(process).time
             and self.inode(self.state_at(process, time)) == inode
         ]

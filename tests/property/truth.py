@@ -24,8 +24,8 @@ ATTRIBUTES = (
 )  # fmt: skip
 MARKS = {
     **dict.fromkeys(ATTRIBUTES, ("attributes",)),
-    "ppid": ("parent_entity_id", "original_parent_entity_id"),
-    "parent_entity_id": ("original_parent_entity_id",),
+    "ppid": ("parent_entity_id", "original_parent_entity_id", "exit_time"),
+    "parent_entity_id": ("original_parent_entity_id", "exit_time"),
     "is_alive": ("exit_time",),
     "exit_code": ("exit_time",),
     "exit_signal": ("exit_time",),

@@ -304,4 +304,4 @@ def test_values_at_the_edges_of_their_types() -> None:
 def test_an_exit_before_the_start_is_left_out() -> None:
     for ds in tellings(init(), F(INIT, P), E(P, 99), X(P, "/bin/x", 150)):
         assert ds.process(id_of(P), 10**6).is_alive
-        assert ds.tree.faults == {"exit_before_start": ds.tree.faults["exit_before_start"]}
+        assert ds.tree.faults == {"event_before_start": ds.tree.faults["event_before_start"]}
