@@ -172,7 +172,9 @@ class Descent:
         if node.start > maker.last_branch:
             maker.last_branch = node.start
         process = maker if isinstance(maker, Process) else maker.process
-        if process.entity_id in self._census.processes:
+        if isinstance(maker, Thread):
+            self._lifespans.sign_of_life(maker, node.start)
+        elif process.entity_id in self._census.processes:
             self._lifespans.review(process, node.start)
         if process.ended != NEVER and isinstance(node, Process):
             self._lifespans.bequeath(process)
