@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import attacks, live, memory, queries, stream
+from benchmarks import attacks, histories, live, memory, queries, stream
 from benchmarks.timing import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "children": queries.many_children,
     "memory": memory.memory,
     "attacks": attacks.measure,
+    "histories": histories.random_histories,
     "loop": live.loop,
     "storm": live.storm,
     "follow": live.follow,

@@ -27,10 +27,26 @@ from proctree_ds.changelog import (
     value_of,
     weigh,
 )
-from proctree_ds.model import UNKNOWN_STATE, Context, Given, Origin, State, merge
+from proctree_ds.model import (
+    IMAGE_FIELDS,
+    UNKNOWN_STATE,
+    Context,
+    Given,
+    Image,
+    Origin,
+    State,
+    merge,
+)
 from proctree_ds.process import Process, Thread
 
-__all__ = ["HISTORY_BYTES_LIMIT", "SPREAD_AT_ONCE", "Inheritance", "note_ties", "overlay"]
+__all__ = [
+    "HISTORY_BYTES_LIMIT",
+    "SPREAD_AT_ONCE",
+    "Inheritance",
+    "image_shown",
+    "note_ties",
+    "overlay",
+]
 
 HISTORY_BYTES_LIMIT: Final = 64 << 20
 """Bytes, roughly, of all changelogs together, those of a single version left out."""
@@ -297,6 +313,24 @@ def _shared_by_threads(process: Context, own: Context) -> Context:
         return own
     shared = {name: getattr(process, name) for name in _SHARED}
     return msgspec.structs.replace(own, **shared)
+
+
+def image_shown(known: Image, given: Given) -> Given:
+    """What a picture says of a task whose exec was seen: nothing new if it runs the same file.
+
+    Then the exec knew better: a picture knows no script, and reads arguments that the program
+    may have overwritten. If it runs another file, it has executed it unseen.
+    """
+    file, shown = known.executable, given["executable"]
+    if known.exec_time is None or file is None or shown is None:
+        return given
+    if file.inode is None or shown.inode is None:
+        return given
+    rest = {name: value for name, value in given.items() if name not in IMAGE_FIELDS}
+    if (file.device, file.inode) == (shown.device, shown.inode):
+        return rest
+    image = {name: value for name, value in given.items() if name in IMAGE_FIELDS}
+    return {**rest, "image": Image(**image)}
 
 
 def note_ties(node: Process | Thread, origin: Process | Thread) -> None:

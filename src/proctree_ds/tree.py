@@ -23,7 +23,7 @@ from proctree_ds.census import Census
 from proctree_ds.changelog import WHOLE, Version
 from proctree_ds.descent import Descent
 from proctree_ds.doubts import Hole
-from proctree_ds.inheritance import Inheritance, overlay
+from proctree_ds.inheritance import Inheritance, image_shown, overlay
 from proctree_ds.invariants import check_census
 from proctree_ds.lifespans import Lifespans
 from proctree_ds.model import (
@@ -474,7 +474,10 @@ class ProcessTree:
                 self._learn_subreaper(node, event.time, event.subreaper)
         if node is None:
             return
-        self._inheritance.record(node, event.time, event.given, event.origin)
+        given = event.given
+        if event.origin != "event" and "executable" in given:
+            given = image_shown(node.state_at(event.time).image, given)
+        self._inheritance.record(node, event.time, given, event.origin)
         self._lifespans.sign_of_life(node, event.time)
 
     def _learn_ns_tid(self, thread: Thread, event: Fork | Snapshot) -> None:

@@ -8,7 +8,7 @@ from proctree_ds import BeyondHorizon, DataSource, FileInfo, NotStartedYet
 from proctree_ds.changelog import VERSIONS_LIMIT
 from proctree_ds.model import Event, Task
 
-from .story import INIT, C, F, X, everything, id_of, init, path_at, tellings, tree_of
+from .story import INIT, C, F, S, X, everything, id_of, init, path_at, tellings, tree_of
 
 
 def test_case_09_versions_are_half_open() -> None:
@@ -195,3 +195,42 @@ def test_case_46_a_descriptor_is_executed_as_the_file_that_it_is() -> None:
         info = ds.process(id_of(task), 150)
         assert (info.execution_binary, info.script) == (real, None)
         assert (info.name, info.cmd) == ("5", ("/proc/self/fd/5",))
+
+
+P = Task(25, 100)
+BASH, MINER = FileInfo("/bin/bash", inode=1, device=1), FileInfo("/bin/miner", inode=2, device=1)
+
+
+def test_a_picture_of_a_program_whose_exec_was_seen_knows_no_better() -> None:
+    """It knows no script, and shows arguments that the program may have overwritten since."""
+    shown = S(P, 300, INIT, comm="job.sh", executable=BASH, interpreter=MINER, argv=("kkkk",))
+    for ds in tellings(
+        init(),
+        F(INIT, P),
+        X(P, "/bin/bash", 200, executable=BASH, argv=("bash", "/opt/job.sh"), script="/opt/job.sh"),
+        shown,
+        keep_order=True,
+    ):
+        info = ds.process(id_of(P), 400)
+        assert (info.cmd, info.script, info.exec_time) == (
+            ("bash", "/opt/job.sh"),
+            "/opt/job.sh",
+            200,
+        )
+        assert info.interpreter is None
+        assert [image.name for image in info.images()] == ["init", "bash"]
+
+
+def test_a_picture_of_another_program_shows_an_exec_that_nobody_saw() -> None:
+    shown = S(P, 300, INIT, comm="miner", executable=MINER, argv=("miner",))
+    for ds in tellings(
+        init(),
+        F(INIT, P),
+        X(P, "/bin/bash", 200, executable=BASH, argv=("bash", "/opt/job.sh"), script="/opt/job.sh"),
+        shown,
+        keep_order=True,
+    ):
+        info = ds.process(id_of(P), 400)
+        assert (info.cmd, info.script, info.exec_time) == (("miner",), None, None)
+        assert info.execution_binary == MINER
+        assert info.certainty.source == "iterator"
