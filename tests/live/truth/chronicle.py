@@ -35,8 +35,8 @@ class Life:
     changes: list[int] = field(default_factory=list)
     ended: int | None = None
     """The exit, or the exec of another thread, after which nothing more was told."""
-    is_witnessed: bool = False
-    """The connector told of its fork, too."""
+    witnessed: int | None = None
+    """When the connector told of its fork, too."""
     claimed: int = -1
     """The last of its execs that the connector told of, in the tree's time."""
     exec_count: int = 0

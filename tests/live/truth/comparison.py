@@ -160,7 +160,7 @@ class Comparison:
             return True
         if name == "exe" and row.first.is_kernel_thread:
             value = None  # the link of a task without a file cannot be read
-        answers = list(self._asof.during(life, row.began, row.ended))
+        answers = self._asof.during(life, row.began, row.ended)
         if any(value == answer(info) for info in answers):
             return True
         case = Case(row, life, name, answers)
@@ -171,8 +171,16 @@ class Comparison:
             kind, lasted = reason
             self._ledger.explain(kind, name, text, lasted)
         elif last:
-            self._ledger.fail(text)
+            self._ledger.fail(f"{text}; {self._story(case)}")
         return last or reason is not None
+
+    def _story(self, case: Case) -> str:
+        """What the source told of the process, and of whom the two name as its parent."""
+        lives = [case.life]
+        if case.name == "ppid":
+            for pid in {case.value, *case.said}:
+                lives += self._chronicle.lives.get(pid, []) if isinstance(pid, int) else []
+        return "; ".join(map(str, lives))
 
     # ---------------------------------------------------------------------------------- threads
 

@@ -90,15 +90,19 @@ class Reasons:
         return "gone" if row.last is None else "zombie" if row.is_zombie else "dying", 0
 
     def _exec_under_way(self, case: Case) -> Reason | None:
+        """The new memory comes first: whoever shows another new value has no old arguments."""
         if case.name not in OF_THE_IMAGE:
             return None
         told = next((time for time in case.life.execs if time > case.row.ended), None)
         if told is None:
             return None
-        new = ANSWERS[case.name](self._asof.process(case.life, told))
-        if case.value == new or (case.name, case.value) == ("cmdline", ""):
-            return "exec under way", told - case.row.ended
-        return None
+        info = self._asof.process(case.life, told)
+        new, old = ANSWERS["cmdline"](info), ANSWERS["cmdline"](case.answers[-1])
+        shows_new_memory = case.row.values["cmdline"] in ("", new) and (
+            case.row.values["cmdline"] != old or case.name == "exe"
+        )
+        is_new = case.value == ANSWERS[case.name](info) or case.value == ""
+        return ("exec under way", told - case.row.ended) if shows_new_memory and is_new else None
 
     def _name(self, case: Case) -> Reason | None:
         comm, name = case.row.first.comm, case.answers[-1].name

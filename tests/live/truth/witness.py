@@ -69,17 +69,15 @@ class Witness:
         return self._checks[notice.kind](notice, life)
 
     def _fork(self, notice: Notice, life: Life) -> bool:
-        if life.is_witnessed:
+        if life.witnessed not in (None, notice.time):
             return False
+        life.witnessed = notice.time
         thread = self._asof.thread(life, life.start)
         if not thread.is_alive or thread.pid != notice.pid:
             return False
         moments = (life.start, notice.time, life.forked or notice.time)
         _, parent = notice.numbers
-        if all(self._asof.process(life, time).ppid != parent for time in moments):
-            return False
-        life.is_witnessed = True
-        return True
+        return any(self._asof.process(life, time).ppid == parent for time in moments)
 
     def _exec(self, notice: Notice, life: Life) -> bool:
         """Each exec that it tells of is another one of the tree's."""
