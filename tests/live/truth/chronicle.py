@@ -61,6 +61,8 @@ class Chronicle:
         self.fork_count = 0
         self.exit_count = 0
         self.lost = 0
+        self.strangers: set[int] = set()
+        """Tids that ended without having begun here."""
         self._ended: deque[Life] = deque()
 
     def note(self, event: Event) -> None:
@@ -104,6 +106,11 @@ class Chronicle:
             if life.start <= time:
                 return life
         return None
+
+    def story(self, *pids: object) -> str:
+        """What the source told of these processes and their threads."""
+        told = (life for lives in self.lives.values() for life in lives if life.pid in pids)
+        return "; ".join(map(str, told))
 
     def forget(self, before: int) -> list[Life]:
         """Let go of what ended before an instant; returns it."""
@@ -164,7 +171,9 @@ class Chronicle:
     def _exit(self, event: Exit) -> None:
         self.exit_count += 1
         life = self.of(event.task)
-        if life is not None:
+        if life is None:
+            self.strangers.add(event.task.tid)
+        else:
             life.exits.append(event.time)
             self._end(life, event.time)
 

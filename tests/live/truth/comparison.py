@@ -74,7 +74,7 @@ class Comparison:
         ledger.compared["existence"] += 1
         life = self._chronicle.holder(pid, listed)
         if life is None:
-            if pid not in self._zombies:
+            if pid not in self._zombies - self._chronicle.strangers:
                 return False
             ledger.explain("zombie before", "existence", f"pid {pid}")
             return True
@@ -120,7 +120,7 @@ class Comparison:
         ledger, insist = self._ledger, self._questions.insist
         life = self._chronicle.born_in_tick(row.pid, row.first.start_tick)
         if life is None:
-            if not row.is_zombie or row.pid not in self._zombies:
+            if not row.is_zombie or row.pid not in self._zombies - self._chronicle.strangers:
                 return False
             ledger.explain("zombie before", "existence", note)
             return True
@@ -134,7 +134,7 @@ class Comparison:
             for thread in row.threads:
                 about = f"{note}thread {thread.tid} ({thread.stat.comm!r})"
                 ask = partial(self._thread, row, life, thread, about)
-                insist(about + " is not in the tree", ask, is_thread=True)
+                insist(about + " is not in the tree", ask)
             self._no_other_thread(row, life, note)
         return True
 
@@ -171,16 +171,9 @@ class Comparison:
             kind, lasted = reason
             self._ledger.explain(kind, name, text, lasted)
         elif last:
-            self._ledger.fail(f"{text}; {self._story(case)}")
+            parents = (case.value, *case.said) if name == "ppid" else ()
+            self._ledger.fail(f"{text}; {self._chronicle.story(row.pid, *parents)}")
         return last or reason is not None
-
-    def _story(self, case: Case) -> str:
-        """What the source told of the process, and of whom the two name as its parent."""
-        lives = [case.life]
-        if case.name == "ppid":
-            for pid in {case.value, *case.said}:
-                lives += self._chronicle.lives.get(pid, []) if isinstance(pid, int) else []
-        return "; ".join(map(str, lives))
 
     # ---------------------------------------------------------------------------------- threads
 
@@ -188,6 +181,9 @@ class Comparison:
         found = self._chronicle.born_in_tick(thread.tid, thread.stat.start_tick)
         if found is None:
             return False
+        if self._reasons.is_forgotten(found, row.began):
+            self._ledger.explain("forgotten", "thread", note)
+            return True
         changes = [time for time in (*found.changes, *life.execs) if row.began < time <= row.ended]
         infos = [self._asof.thread(found, time) for time in (row.began, *changes)]
         self._ledger.compared["thread.is_alive"] += 1
@@ -200,7 +196,7 @@ class Comparison:
             self._ledger.compared[f"thread.{name}"] += 1
             insist = self._questions.insist
             ask = partial(self._thread_value, found, infos, thread, name, attribute, note)
-            insist(f"{note} {name}", ask, is_thread=True)
+            insist(f"{note} {name}", ask)
         return True
 
     def _thread_value(

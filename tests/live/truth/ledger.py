@@ -12,7 +12,7 @@ DIFFERENCES_LIMIT: Final = 100
 EXPLANATIONS: Final = {
     "zombie": "it had ended, and nobody had waited for it yet",
     "dying": "it was on its way out: PF_EXITING in /proc, what do_exit() had freed is unreadable",
-    "forgotten": "an ended thread of a process with more of them than are kept: BeyondHorizon",
+    "forgotten": "more ended threads or versions than are kept of one process: BeyondHorizon",
     "forbidden": "the kernel refuses to show it, even to root: a guarded process",
     "gone": "it ended between two of the reads of its row",
     "zombie before": "it had ended before the capture began, and so is in no picture",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from errno import EACCES, EPERM
 from typing import Final
 
-from proctree_ds import ProcessInfo
+from proctree_ds import BeyondHorizon, DataNotFound, ProcessInfo
 
 from .asof import ANSWERS, AsOf, said_so, shown
 from .chronicle import Chronicle, Life
@@ -25,6 +25,9 @@ OF_THE_IMAGE: Final = frozenset(
 """What an exec itself changes: begin_new_exec() and exec_task_namespaces(), 6.18."""
 
 _FORBIDDEN: Final = (Unreadable(EACCES), Unreadable(EPERM))
+
+VERSIONS_KEPT: Final = 64
+"""Execs or changes of which the tree keeps at least the last ones."""
 
 Reason = tuple[str, int]
 """The name in `ledger.EXPLANATIONS`, and for how long the two differed as far as that is known."""
@@ -79,12 +82,28 @@ class Reasons:
             reason = "not followed", 0
         return reason
 
+    def is_forgotten(self, life: Life, time: int) -> bool:
+        """Whether the tree says that it no longer knows, and has a limit that it may name.
+
+        It keeps only so many of the ended threads of a process, and of the versions of a task.
+        """
+        try:
+            self._asof.thread(life, time)
+            self._asof.process(life, time)
+        except BeyondHorizon:
+            is_thinned = len(life.execs) + len(life.changes) >= VERSIONS_KEPT
+            return is_thinned or (not life.is_leader and life.ended is not None)
+        except DataNotFound:
+            return False
+        return False
+
     def _end_of_life(self, case: Case) -> Reason | None:
         """do_exit() lets go of memory, files, places and namespaces, one after the other."""
         row = case.row
         if row.last is None and case.value in (0, -1, None):
             return "gone", 0
-        is_empty = (case.name, case.value) in (("cmdline", ""), ("tty", None))
+        # In /proc an exiting task is in the root of a v1 hierarchy: proc_cgroup_show(), 6.18.
+        is_empty = (case.name, case.value) in (("cmdline", ""), ("tty", None), ("cgroup", "/"))
         if not row.is_dying or not (is_empty or isinstance(case.observed, Unreadable)):
             return None
         return "gone" if row.last is None else "zombie" if row.is_zombie else "dying", 0
@@ -111,21 +130,28 @@ class Reasons:
         return None
 
     def _handover(self, case: Case) -> Reason | None:
-        """A parent that exits keeps its children until exit_notify(), after its exit was told."""
-        row, observed = case.row, case.observed
-        if row.is_zombie and not case.answers[-1].is_alive:
-            told = case.answers[0].ppid
-            former = None if told is None else self._chronicle.holder(told, row.ended)
+        row, told = case.row, case.answers[0].ppid
+        if row.is_zombie and not case.answers[-1].is_alive and told is not None:
+            former = self._chronicle.holder(told, row.ended)
             if former is None or former.ended is not None:
                 return "handed over dead", 0
-        if not isinstance(observed, int) or self.departures.get(observed, -1) < row.began:
+        return self.handover(case.life, case.observed, row.began)
+
+    def handover(self, life: Life, ppid: object, time: int) -> Reason | None:
+        """A parent that exits keeps its children until exit_notify(), after its exit was told.
+
+        The connector tells of it after exit_notify(), kernel/exit.c, 6.18.
+        """
+        if not isinstance(ppid, int) or self.departures.get(ppid, -1) < time:
             return None
-        parent = self._chronicle.holder(observed, row.began)
-        if parent is None or not parent.exits or parent.exits[-1] > row.began:
+        former = self._chronicle.holder(ppid, time)
+        parent = self._asof.process(former, time) if former is not None else None
+        if parent is None or parent.exit_time is None:
             return None
-        if self._asof.process(case.life, parent.exits[-1] - 1).ppid == observed:
-            return "handing over", row.began - parent.exits[-1]
-        return None
+        ended = parent.exit_time - self._asof.epoch(0)
+        if self._asof.process(life, ended - 1).ppid != ppid:
+            return None
+        return "handing over", time - ended
 
     def _arguments(self, case: Case, *, last: bool) -> Reason | None:
         info, said, value = case.answers[-1], case.said[-1], case.value

@@ -279,8 +279,8 @@ def _file_link(directory: int, name: str) -> FileLink | Unreadable:
         file = os.stat(name, dir_fd=directory)
     except OSError as error:
         return Unreadable(error.errno or 0)
-    # A file that is there may have a name that ends like this: it still has a link.
-    is_deleted = path.endswith(_DELETED) and file.st_nlink == 0
+    # Something that is there may have a name that ends like this.
+    is_deleted = path.endswith(_DELETED) and (file.st_nlink == 0 or not os.path.lexists(path))
     if is_deleted and not path.startswith("/memfd:"):
         path = path.removesuffix(_DELETED)
     return FileLink(path, is_deleted, file.st_dev, file.st_ino)

@@ -66,6 +66,7 @@ class Watch:
         self._connector = Connector()
         before = zombies()
         self._source = EbpfSource(ring_bytes=RING_BYTES, batch=BATCH)
+        before |= zombies()  # one that ended between the two is in no event
         self._batches: Iterator[Sequence[Event]] = iter(self._source.batches())
         self._tree = ProcessTree(PROCESS_CACHE, THREAD_CACHE)
         self._chronicle = Chronicle()
@@ -76,7 +77,7 @@ class Watch:
         self._comparison = Comparison(
             asof, self._chronicle, self._questions, self._reasons, self._ledger, before
         )
-        self._witness = Witness(asof, self._chronicle, self._questions, self._ledger)
+        self._witness = Witness(asof, self._chronicle, self._questions, self._reasons, self._ledger)
         self._forks = ForkCount(self._chronicle, self._ledger)
         self._controller = followed_hierarchy().controller
         self._since = 0
