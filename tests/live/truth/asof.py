@@ -22,9 +22,13 @@ UNFOLLOWED: Final = frozenset(
 """Attributes whose changes the source does not tell when they happen."""
 
 
-def said_so(info: ProcessInfo | ThreadInfo, attribute: str) -> bool:
-    """Whether the answer admits that the attribute may have changed since it was last known."""
-    return attribute in UNFOLLOWED
+def admitted(info: ProcessInfo | ThreadInfo, attribute: str) -> str | None:
+    """The explanation that the answer itself gives: why it may not show the latest value."""
+    if attribute in UNFOLLOWED:
+        return "not followed"
+    if attribute == "comm" and info.certainty.loss_windows:
+        return "paced"
+    return None
 
 
 def _exe(info: ProcessInfo) -> object:

@@ -107,10 +107,19 @@ class Chronicle:
                 return life
         return None
 
+    def threads_of(self, process: int) -> list[Life]:
+        """The tasks of a process, by its entity id. O(lives)."""
+        return [life for lives in self.lives.values() for life in lives if life.process == process]
+
     def story(self, *pids: object) -> str:
         """What the source told of these processes and their threads."""
-        told = (life for lives in self.lives.values() for life in lives if life.pid in pids)
-        return "; ".join(map(str, told))
+        told = [
+            life
+            for lives in self.lives.values()
+            for life in lives
+            if life.pid in pids and life.pid != 1
+        ]
+        return "; ".join(map(str, sorted(told, key=lambda life: -life.start)))
 
     def forget(self, before: int) -> list[Life]:
         """Let go of what ended before an instant; returns it."""

@@ -14,12 +14,12 @@ from typing import Final
 
 from proctree_ds import ProcessInfo, ThreadInfo
 
-from .asof import ANSWERS, AsOf, said_so, shown, wait_status
+from .asof import ANSWERS, AsOf, admitted, shown, wait_status
 from .chronicle import Chronicle, Life
 from .ledger import Ledger
 from .questions import Questions
 from .reasons import Case, Reasons
-from .rows import Row, Sweep, ThreadRow
+from .rows import Row, Sweep, ThreadRow, boot_clock
 
 __all__ = ["Comparison"]
 
@@ -167,13 +167,24 @@ class Comparison:
         reason = self._reasons.find(case, last=last)
         said = [(info.time - self._asof.epoch(0), answer(info)) for info in answers]
         text = f"{note}{name}: /proc says {case.observed!r}, the tree {said!r}"
+        if name == "ppid":
+            text += f" {self._ends(case.said)}"
         if reason is not None:
             kind, lasted = reason
             self._ledger.explain(kind, name, text, lasted)
         elif last:
             parents = (case.value, *case.said) if name == "ppid" else ()
-            self._ledger.fail(f"{text}; {self._chronicle.story(row.pid, *parents)}")
+            self._ledger.fail(text, partial(self._chronicle.story, row.pid, *parents))
         return last or reason is not None
+
+    def _ends(self, pids: list[object]) -> str:
+        """When the tree says that these ended."""
+        ends = {}
+        for pid in pids:
+            life = self._chronicle.holder(pid, boot_clock()) if isinstance(pid, int) else None
+            if life is not None:
+                ends[pid] = self._asof.process(life, boot_clock()).exit_time
+        return f"{ends!r}"
 
     # ---------------------------------------------------------------------------------- threads
 
@@ -216,8 +227,8 @@ class Comparison:
         text = f"{note} {name}: /proc says {value!r}, the tree {answers!r}"
         if not last:
             return False
-        if said_so(infos[-1], attribute):
-            self._ledger.explain("not followed", f"thread.{name}", text)
+        if kind := admitted(infos[-1], attribute):
+            self._ledger.explain(kind, f"thread.{name}", text)
         else:
             self._ledger.fail(text)
         return True
@@ -234,7 +245,11 @@ class Comparison:
             self._ledger.explain("being born", "threads", note)
         if missing == unborn:
             return
-        if before.keys() - after.keys():
+        exits = [
+            time for thread in self._chronicle.threads_of(life.process) for time in thread.exits
+        ]
+        # A thread is taken off the list after its exit was told, and before the connector tells.
+        if self._reasons.departures.get(row.pid, -1) >= began and min(exits, default=ended) < ended:
             self._ledger.explain("list torn", "threads", note)
         else:
             self._ledger.fail(note)

@@ -9,15 +9,14 @@ b, is where it runs.
 from __future__ import annotations
 
 import os
-import pty
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +24,16 @@ C_FILES: Final = 24
 CONFIGURE_CHECKS: Final = 24
 POOL_COMMANDS: Final = 40
 CHANGING_LIVES: Final = 24
+THREADS: Final = (
+    "import os, threading; [threading.Thread(target=os.getppid).start() for _ in range(20)]"
+)
+PROCESSES: Final = (
+    "import multiprocessing, os\n"
+    "with multiprocessing.get_context('fork').Pool(3) as pool: pool.map(os.nice, [0] * 30)"
+)
+TERMINAL: Final = "import pty; pty.spawn(['sh', '-c', 'sleep 0.2; sleep 0.1 & wait'])"
+OVERTIME: Final = 90
+"""Seconds after its time at which the load is ended, should anything of it hang."""
 NOBODY: Final = 65_534
 NICE: Final = 5
 """Whoever watches gets to see more of it when the load stands back a little."""
@@ -130,10 +139,8 @@ class Load:
         with ThreadPoolExecutor(6, thread_name_prefix="pool") as pool:
             for i in range(POOL_COMMANDS):
                 pool.submit(self.command, "/bin/sh", "-c", f"/bin/true; exit {i}")
-        code = "import os, threading; [threading.Thread(target=os.getppid).start() for _ in 'abc']"
-        self.command(sys.executable, "-c", code)
-        with get_context("fork").Pool(3) as processes:
-            processes.map(os.path.basename, [str(i) for i in range(30)])
+        self.command(sys.executable, "-c", THREADS)
+        self.command(sys.executable, "-c", PROCESSES)
 
     def storms(self) -> None:
         for stressor in STRESS:
@@ -154,14 +161,11 @@ class Load:
                      "sh", "-c", "sh -c 'sleep 0.1; exit 4' & ps; wait")  # fmt: skip
         self.command("unshare", "--user", "--map-root-user", "--net", "sleep", "0.1")
         self.command("setsid", "--wait", "sh", "-c", "cd /usr; sleep 0.1")
-        pid, terminal = pty.fork()
-        if pid == 0:
-            os.execvp("sh", ["sh", "-c", "sleep 0.2; sleep 0.1 & wait"])
-        os.waitpid(pid, 0)
-        os.close(terminal)
+        self.command(sys.executable, "-c", TERMINAL)
 
 
 if __name__ == "__main__":
     (Path(sys.argv[3]) / "cgroup.procs").write_text("0")
     os.nice(NICE)
+    signal.alarm(int(float(sys.argv[1])) + OVERTIME)
     Load(float(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])).run()

@@ -7,14 +7,14 @@ and the source's own events say about these instants; none is a matter of how la
 from __future__ import annotations
 
 from dataclasses import dataclass
-from errno import EACCES, EPERM
+from errno import EACCES, ENAMETOOLONG, EPERM
 from typing import Final
 
 from proctree_ds import BeyondHorizon, DataNotFound, ProcessInfo
 
-from .asof import ANSWERS, AsOf, said_so, shown
+from .asof import ANSWERS, AsOf, admitted, shown
 from .chronicle import Chronicle, Life
-from .rows import FileLink, Row, Unreadable
+from .rows import FileLink, Row, Unreadable, boot_clock
 
 OF_THE_IMAGE: Final = frozenset(
     {
@@ -69,6 +69,8 @@ class Reasons:
         reason = self._end_of_life(case) or self._exec_under_way(case)
         if reason is None and case.observed in _FORBIDDEN:
             reason = "forbidden", 0
+        if reason is None and case.observed == Unreadable(ENAMETOOLONG):
+            reason = "too long", 0
         if reason is None and case.name == "comm":
             reason = self._name(case)
         if reason is None and case.name == "ppid":
@@ -78,8 +80,8 @@ class Reasons:
         if reason is None and isinstance(case.observed, FileLink):
             reason = self._moved(case)
         # An exec that is still under way must not pass for a change that was not followed.
-        if reason is None and last and said_so(case.answers[-1], case.name):
-            reason = "not followed", 0
+        if reason is None and last and (kind := admitted(case.answers[-1], case.name)):
+            reason = kind, 0
         return reason
 
     def is_forgotten(self, life: Life, time: int) -> bool:
@@ -112,7 +114,7 @@ class Reasons:
         """The new memory comes first: whoever shows another new value has no old arguments."""
         if case.name not in OF_THE_IMAGE:
             return None
-        told = next((time for time in case.life.execs if time > case.row.ended), None)
+        told = next((time for time in case.life.execs if time > case.row.began), None)
         if told is None:
             return None
         info = self._asof.process(case.life, told)
@@ -121,7 +123,8 @@ class Reasons:
             case.row.values["cmdline"] != old or case.name == "exe"
         )
         is_new = case.value == ANSWERS[case.name](info) or case.value == ""
-        return ("exec under way", told - case.row.ended) if shows_new_memory and is_new else None
+        lasted = max(0, told - case.row.ended)
+        return ("exec under way", lasted) if shows_new_memory and is_new else None
 
     def _name(self, case: Case) -> Reason | None:
         comm, name = case.row.first.comm, case.answers[-1].name
@@ -131,11 +134,11 @@ class Reasons:
 
     def _handover(self, case: Case) -> Reason | None:
         row, told = case.row, case.answers[0].ppid
-        if row.is_zombie and not case.answers[-1].is_alive and told is not None:
+        if row.is_dying and not case.answers[-1].is_alive and told is not None:
             former = self._chronicle.holder(told, row.ended)
             if former is None or former.ended is not None:
                 return "handed over dead", 0
-        return self.handover(case.life, case.observed, row.began)
+        return self.handover(case.life, case.observed, row.began) or self._early_heir(case)
 
     def handover(self, life: Life, ppid: object, time: int) -> Reason | None:
         """A parent that exits keeps its children until exit_notify(), after its exit was told.
@@ -145,13 +148,33 @@ class Reasons:
         if not isinstance(ppid, int) or self.departures.get(ppid, -1) < time:
             return None
         former = self._chronicle.holder(ppid, time)
-        parent = self._asof.process(former, time) if former is not None else None
-        if parent is None or parent.exit_time is None:
-            return None
-        ended = parent.exit_time - self._asof.epoch(0)
-        if self._asof.process(life, ended - 1).ppid != ppid:
+        ended = None if former is None else self._end_of(former)
+        if ended is None or ended > time or self._asof.process(life, ended - 1).ppid != ppid:
             return None
         return "handing over", time - ended
+
+    def _early_heir(self, case: Case) -> Reason | None:
+        """Children of a thread that exits go to another one that is not exiting, or else away.
+
+        So they leave a process whose last threads are on their way out all at once before the end
+        of the last one is told: find_new_reaper(), kernel/exit.c, 6.18.
+        """
+        row, told = case.row, case.answers[-1].ppid
+        former = None if told is None else self._chronicle.holder(told, row.ended)
+        ended = None if former is None else self._end_of(former)
+        if former is None or ended is None or ended <= row.ended:
+            return None
+        threads = self._chronicle.threads_of(former.process)
+        if not any(time <= row.ended for thread in threads for time in thread.exits):
+            return None
+        if self._asof.process(case.life, ended).ppid != case.observed:
+            return None
+        return "handed over early", ended - row.ended
+
+    def _end_of(self, life: Life) -> int | None:
+        """When the process ended, as far as the tree knows by now."""
+        exit_time = self._asof.process(life, boot_clock()).exit_time
+        return None if exit_time is None else exit_time - self._asof.epoch(0)
 
     def _arguments(self, case: Case, *, last: bool) -> Reason | None:
         info, said, value = case.answers[-1], case.said[-1], case.value
@@ -174,6 +197,6 @@ class Reasons:
             file = case.answers[-1].execution_binary
             if file and (file.device, file.inode) == (observed.device, observed.inode):
                 return "file moved", 0
-        elif observed.is_deleted and not said_so(case.answers[-1], case.name):
+        elif observed.is_deleted and not admitted(case.answers[-1], case.name):
             return "place moved", 0
         return None

@@ -269,7 +269,7 @@ def _fields(directory: int, name: str) -> dict[str, str] | Unreadable:
     text = _text(directory, name)
     if isinstance(text, Unreadable):
         return text
-    pairs = (line.partition(":") for line in text.splitlines())
+    pairs = (line.partition(":") for line in text.split("\n"))
     return {key: value.strip() for key, _, value in pairs}
 
 
@@ -297,7 +297,7 @@ def _cgroup(directory: int, hierarchy: str) -> str | Unreadable:
     text = _text(directory, "cgroup")
     if isinstance(text, Unreadable):
         return text
-    for line in text.splitlines():
+    for line in text.split("\n")[:-1]:  # a name may hold any other end of a line
         _, controllers, path = line.split(":", 2)
         if hierarchy in controllers.split(","):
             return path

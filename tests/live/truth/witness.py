@@ -12,7 +12,7 @@ from functools import partial
 from proctree_ds import ProcessInfo, ThreadInfo
 
 from . import connector
-from .asof import AsOf, said_so, wait_status
+from .asof import AsOf, admitted, wait_status
 from .chronicle import Chronicle, Life
 from .connector import Notice
 from .ledger import Ledger
@@ -87,7 +87,8 @@ class Witness:
             self._ledger.fail(
                 f"the connector told of {connector.NAMES[notice.kind]}: {notice!r}; the tree has"
                 f" {thread!r} until {thread.exit_time} of {info!r} until {info.exit_time} with"
-                f" parent {info.ppid}; {self._chronicle.story(notice.pid, *notice.numbers[:2])}"
+                f" parent {info.ppid}",
+                partial(self._chronicle.story, notice.pid, *notice.numbers[:2]),
             )
         return is_right or last
 
@@ -135,28 +136,35 @@ class Witness:
 
     def _comm(self, notice: Notice, life: Life) -> bool:
         info = self._asof.thread(life, notice.time)
-        return self._is_so(info, notice, {"name": notice.comm})
+        return self._is_so(info, notice, {"comm": (notice.comm, info.name)})
 
     def _user(self, notice: Notice, life: Life) -> bool:
         real, effective, *_ = notice.numbers
         name = "uid" if notice.kind == connector.UID else "gid"
+        info: ProcessInfo | ThreadInfo = self._asof.thread(life, notice.time)
+        told: dict[str, tuple[object, object]] = {name: (real, getattr(info, name))}
         if life.is_leader:
             info = self._asof.process(life, notice.time)
-            return self._is_so(info, notice, {name: real, f"e{name}": effective})
-        return self._is_so(self._asof.thread(life, notice.time), notice, {name: real})
+            told[f"e{name}"] = effective, getattr(info, f"e{name}")
+        return self._is_so(info, notice, told)
 
     def _session(self, notice: Notice, life: Life) -> bool:
         info = self._asof.process(life, notice.time)
-        return self._is_so(info, notice, {"session_id": notice.pid})
+        return self._is_so(info, notice, {"session_id": (notice.pid, info.session_id)})
 
     def _is_so(
-        self, info: ProcessInfo | ThreadInfo, notice: Notice, told: dict[str, object]
+        self,
+        info: ProcessInfo | ThreadInfo,
+        notice: Notice,
+        told: dict[str, tuple[object, object]],
     ) -> bool:
         """Whether the tree says what was told, or admits of whatever differs that it may."""
-        differing = [name for name, value in told.items() if getattr(info, name) != value]
-        if not all(said_so(info, name) for name in differing):
+        differing = {name: said for name, (value, said) in told.items() if said != value}
+        kinds = {name: admitted(info, name) for name in differing}
+        if None in kinds.values():
             return False
-        for name in differing:
-            said = getattr(info, name)
-            self._ledger.explain("not followed", name, f"{notice!r}, the tree says {said!r}")
+        for name, kind in kinds.items():
+            assert kind is not None
+            text = f"{notice!r}, the tree says {differing[name]!r}"
+            self._ledger.explain(kind, name, text)
         return True
