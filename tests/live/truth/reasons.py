@@ -149,9 +149,10 @@ class Reasons:
             return None
         former = self._chronicle.holder(ppid, time)
         ended = None if former is None else self._end_of(former)
-        if ended is None or ended > time or self._asof.process(life, ended - 1).ppid != ppid:
+        if ended is None or ended > time:
             return None
-        return "handing over", time - ended
+        before = self._asof.ds.process(life.process, self._asof.epoch(ended - 1))
+        return ("handing over", time - ended) if before.ppid == ppid else None
 
     def _early_heir(self, case: Case) -> Reason | None:
         """Children of a thread that exits go to another one that is not exiting, or else away.

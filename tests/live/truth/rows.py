@@ -210,7 +210,8 @@ def _read_threads(directory: int, row: Row) -> None:
             if stat is not None and not isinstance(status, Unreadable):
                 uid, gid = int(status["Uid"].split()[0]), int(status["Gid"].split()[0])
                 ns_tid = int(status["NSpid"].split()[-1])
-                row.threads.append(ThreadRow(tid, stat, uid, gid, ns_tid))
+                if ns_tid:  # or else it was released meanwhile
+                    row.threads.append(ThreadRow(tid, stat, uid, gid, ns_tid))
     except OSError:
         return
     finally:
