@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 from proctree_ds import DataSource, ProcessInfo, ThreadInfo
@@ -22,9 +22,13 @@ UNFOLLOWED: Final = frozenset(
 """Attributes whose changes the source does not tell when they happen."""
 
 
-def said_so(info: ProcessInfo | ThreadInfo, attribute: str) -> bool:
-    """Whether the answer admits that the attribute may have changed since it was last known."""
-    return attribute in UNFOLLOWED
+def admitted(info: ProcessInfo | ThreadInfo, attribute: str) -> str | None:
+    """The explanation that the answer itself gives: why it may not show the latest value."""
+    if attribute in UNFOLLOWED:
+        return "not followed"
+    if attribute == "comm" and info.certainty.loss_windows:
+        return "paced"
+    return None
 
 
 def _exe(info: ProcessInfo) -> object:
@@ -85,6 +89,11 @@ class AsOf:
 
     def __init__(self, ds: DataSource) -> None:
         self.ds = ds
+        self._during: dict[tuple[int, int, int], list[ProcessInfo]] = {}
+
+    def learned(self) -> None:
+        """The tree knows more: what was answered may be answered otherwise."""
+        self._during.clear()
 
     def epoch(self, time: int) -> int:
         return self.ds.tree.boot_time + time
@@ -96,10 +105,14 @@ class AsOf:
     def thread(self, life: Life, time: int) -> ThreadInfo:
         return self.ds.thread(life.entity_id, self.epoch(max(time, life.start)))
 
-    def during(self, life: Life, began: int, ended: int) -> Iterator[ProcessInfo]:
+    def during(self, life: Life, began: int, ended: int) -> list[ProcessInfo]:
         """The answer at `began`, and at each later instant up to `ended` at which it changes."""
-        first = self.epoch(max(began, life.start))
-        yield self.ds.process(life.process, first)
-        for entry in self.ds.timeline(life.process):
-            if first < entry.time <= self.epoch(ended):
-                yield entry.process
+        key = (life.entity_id, began, ended)
+        answers = self._during.get(key)
+        if answers is None:
+            first, last = self.epoch(max(began, life.start)), self.epoch(ended)
+            later = (entry for entry in self.ds.timeline(life.process) if first < entry.time)
+            answers = [self.ds.process(life.process, first)]
+            answers += [entry.process for entry in later if entry.time <= last]
+            self._during[key] = answers
+        return answers

@@ -68,6 +68,12 @@ static void rename_self(void)
 	prctl(PR_SET_NAME, name);
 }
 
+static void rename_for_ever(void)
+{
+	for (int i = 0; i < 200; i++)
+		rename_self();
+}
+
 static void change_user(void)
 {
 	uid_t uid = 1000 + draw(5), same = -1;
@@ -331,7 +337,7 @@ static void wait_for_some(void)
 }
 
 static void (*const actions[])(void) = {
-	rename_self, rename_self, change_user, change_group, drop_capabilities, change_session,
+	rename_self, rename_self, rename_for_ever, change_user, change_group, drop_capabilities, change_session,
 	change_session, take_terminal, change_directory, change_directory, change_root,
 	become_subreaper, orphan, as_daemon, threads, threads, execute, execute_memfd,
 	execute_in_vain, execute_from_thread, leader_first, by_vfork, make_sibling,

@@ -35,8 +35,8 @@ class Life:
     changes: list[int] = field(default_factory=list)
     ended: int | None = None
     """The exit, or the exec of another thread, after which nothing more was told."""
-    is_witnessed: bool = False
-    """The connector told of its fork, too."""
+    witnessed: int | None = None
+    """When the connector told of its fork, too."""
     claimed: int = -1
     """The last of its execs that the connector told of, in the tree's time."""
     exec_count: int = 0
@@ -61,6 +61,8 @@ class Chronicle:
         self.fork_count = 0
         self.exit_count = 0
         self.lost = 0
+        self.strangers: set[int] = set()
+        """Tids that ended without having begun here."""
         self._ended: deque[Life] = deque()
 
     def note(self, event: Event) -> None:
@@ -104,6 +106,20 @@ class Chronicle:
             if life.start <= time:
                 return life
         return None
+
+    def threads_of(self, process: int) -> list[Life]:
+        """The tasks of a process, by its entity id. O(lives)."""
+        return [life for lives in self.lives.values() for life in lives if life.process == process]
+
+    def story(self, *pids: object) -> str:
+        """What the source told of these processes and their threads."""
+        told = [
+            life
+            for lives in self.lives.values()
+            for life in lives
+            if life.pid in pids and life.pid != 1
+        ]
+        return "; ".join(map(str, sorted(told, key=lambda life: -life.start)))
 
     def forget(self, before: int) -> list[Life]:
         """Let go of what ended before an instant; returns it."""
@@ -164,7 +180,9 @@ class Chronicle:
     def _exit(self, event: Exit) -> None:
         self.exit_count += 1
         life = self.of(event.task)
-        if life is not None:
+        if life is None:
+            self.strangers.add(event.task.tid)
+        else:
             life.exits.append(event.time)
             self._end(life, event.time)
 

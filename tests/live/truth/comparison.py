@@ -14,12 +14,12 @@ from typing import Final
 
 from proctree_ds import ProcessInfo, ThreadInfo
 
-from .asof import ANSWERS, AsOf, said_so, shown, wait_status
+from .asof import ANSWERS, AsOf, admitted, shown, wait_status
 from .chronicle import Chronicle, Life
 from .ledger import Ledger
 from .questions import Questions
 from .reasons import Case, Reasons
-from .rows import Row, Sweep, ThreadRow
+from .rows import Row, Sweep, ThreadRow, boot_clock
 
 __all__ = ["Comparison"]
 
@@ -74,7 +74,7 @@ class Comparison:
         ledger.compared["existence"] += 1
         life = self._chronicle.holder(pid, listed)
         if life is None:
-            if pid not in self._zombies:
+            if pid not in self._zombies - self._chronicle.strangers:
                 return False
             ledger.explain("zombie before", "existence", f"pid {pid}")
             return True
@@ -120,7 +120,7 @@ class Comparison:
         ledger, insist = self._ledger, self._questions.insist
         life = self._chronicle.born_in_tick(row.pid, row.first.start_tick)
         if life is None:
-            if not row.is_zombie or row.pid not in self._zombies:
+            if not row.is_zombie or row.pid not in self._zombies - self._chronicle.strangers:
                 return False
             ledger.explain("zombie before", "existence", note)
             return True
@@ -134,7 +134,7 @@ class Comparison:
             for thread in row.threads:
                 about = f"{note}thread {thread.tid} ({thread.stat.comm!r})"
                 ask = partial(self._thread, row, life, thread, about)
-                insist(about + " is not in the tree", ask, is_thread=True)
+                insist(about + " is not in the tree", ask)
             self._no_other_thread(row, life, note)
         return True
 
@@ -160,19 +160,31 @@ class Comparison:
             return True
         if name == "exe" and row.first.is_kernel_thread:
             value = None  # the link of a task without a file cannot be read
-        answers = list(self._asof.during(life, row.began, row.ended))
+        answers = self._asof.during(life, row.began, row.ended)
         if any(value == answer(info) for info in answers):
             return True
         case = Case(row, life, name, answers)
         reason = self._reasons.find(case, last=last)
         said = [(info.time - self._asof.epoch(0), answer(info)) for info in answers]
         text = f"{note}{name}: /proc says {case.observed!r}, the tree {said!r}"
+        if name == "ppid":
+            text += f" {self._ends(case.said)}"
         if reason is not None:
             kind, lasted = reason
             self._ledger.explain(kind, name, text, lasted)
         elif last:
-            self._ledger.fail(text)
+            parents = (case.value, *case.said) if name == "ppid" else ()
+            self._ledger.fail(text, partial(self._chronicle.story, row.pid, *parents))
         return last or reason is not None
+
+    def _ends(self, pids: list[object]) -> str:
+        """When the tree says that these ended."""
+        ends = {}
+        for pid in pids:
+            life = self._chronicle.holder(pid, boot_clock()) if isinstance(pid, int) else None
+            if life is not None:
+                ends[pid] = self._asof.process(life, boot_clock()).exit_time
+        return f"{ends!r}"
 
     # ---------------------------------------------------------------------------------- threads
 
@@ -180,6 +192,9 @@ class Comparison:
         found = self._chronicle.born_in_tick(thread.tid, thread.stat.start_tick)
         if found is None:
             return False
+        if self._reasons.is_forgotten(found, row.began):
+            self._ledger.explain("forgotten", "thread", note)
+            return True
         changes = [time for time in (*found.changes, *life.execs) if row.began < time <= row.ended]
         infos = [self._asof.thread(found, time) for time in (row.began, *changes)]
         self._ledger.compared["thread.is_alive"] += 1
@@ -192,7 +207,7 @@ class Comparison:
             self._ledger.compared[f"thread.{name}"] += 1
             insist = self._questions.insist
             ask = partial(self._thread_value, found, infos, thread, name, attribute, note)
-            insist(f"{note} {name}", ask, is_thread=True)
+            insist(f"{note} {name}", ask)
         return True
 
     def _thread_value(
@@ -212,8 +227,8 @@ class Comparison:
         text = f"{note} {name}: /proc says {value!r}, the tree {answers!r}"
         if not last:
             return False
-        if said_so(infos[-1], attribute):
-            self._ledger.explain("not followed", f"thread.{name}", text)
+        if kind := admitted(infos[-1], attribute):
+            self._ledger.explain(kind, f"thread.{name}", text)
         else:
             self._ledger.fail(text)
         return True
@@ -230,7 +245,11 @@ class Comparison:
             self._ledger.explain("being born", "threads", note)
         if missing == unborn:
             return
-        if before.keys() - after.keys():
+        exits = [
+            time for thread in self._chronicle.threads_of(life.process) for time in thread.exits
+        ]
+        # A thread is taken off the list after its exit was told, and before the connector tells.
+        if self._reasons.departures.get(row.pid, -1) >= began and min(exits, default=ended) < ended:
             self._ledger.explain("list torn", "threads", note)
         else:
             self._ledger.fail(note)

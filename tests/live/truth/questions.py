@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from proctree_ds import BeyondHorizon, DataNotFound
+from proctree_ds import DataNotFound
 
 from .ledger import Ledger
 from .rows import boot_clock
@@ -26,7 +26,6 @@ Ask = Callable[[bool], bool]
 class _Question:
     text: str
     ask: Ask
-    is_thread: bool
     since: int
 
 
@@ -37,12 +36,9 @@ class Questions:
         self._ledger = ledger
         self._open: list[_Question] = []
 
-    def insist(self, text: str, ask: Ask, *, is_thread: bool = False) -> None:
-        """Ask now, and if that does not settle it, after each of the coming sweeps.
-
-        A thread that has ended may be forgotten by the tree, if it says so; a process may not.
-        """
-        question = _Question(text, ask, is_thread, boot_clock())
+    def insist(self, text: str, ask: Ask) -> None:
+        """Ask now, and if that does not settle it, after each of the coming sweeps."""
+        question = _Question(text, ask, boot_clock())
         if not self._is_settled(question, last=False):
             self._open.append(question)
 
@@ -63,13 +59,7 @@ class Questions:
     def _is_settled(self, question: _Question, *, last: bool) -> bool:
         try:
             return question.ask(last)
-        except BeyondHorizon as error:
-            if question.is_thread:
-                self._ledger.explain("forgotten", "thread", question.text)
-                return True
-            why = error
         except DataNotFound as error:
-            why = error  # type: ignore[assignment]
-        if last:
-            question.text += f"; {why}"
-        return False
+            if last:
+                question.text += f"; {error}"
+            return False

@@ -210,7 +210,8 @@ def _read_threads(directory: int, row: Row) -> None:
             if stat is not None and not isinstance(status, Unreadable):
                 uid, gid = int(status["Uid"].split()[0]), int(status["Gid"].split()[0])
                 ns_tid = int(status["NSpid"].split()[-1])
-                row.threads.append(ThreadRow(tid, stat, uid, gid, ns_tid))
+                if ns_tid:  # or else it was released meanwhile
+                    row.threads.append(ThreadRow(tid, stat, uid, gid, ns_tid))
     except OSError:
         return
     finally:
@@ -269,7 +270,7 @@ def _fields(directory: int, name: str) -> dict[str, str] | Unreadable:
     text = _text(directory, name)
     if isinstance(text, Unreadable):
         return text
-    pairs = (line.partition(":") for line in text.splitlines())
+    pairs = (line.partition(":") for line in text.split("\n"))
     return {key: value.strip() for key, _, value in pairs}
 
 
@@ -279,8 +280,8 @@ def _file_link(directory: int, name: str) -> FileLink | Unreadable:
         file = os.stat(name, dir_fd=directory)
     except OSError as error:
         return Unreadable(error.errno or 0)
-    # A file that is there may have a name that ends like this: it still has a link.
-    is_deleted = path.endswith(_DELETED) and file.st_nlink == 0
+    # Something that is there may have a name that ends like this.
+    is_deleted = path.endswith(_DELETED) and (file.st_nlink == 0 or not os.path.lexists(path))
     if is_deleted and not path.startswith("/memfd:"):
         path = path.removesuffix(_DELETED)
     return FileLink(path, is_deleted, file.st_dev, file.st_ino)
@@ -297,7 +298,7 @@ def _cgroup(directory: int, hierarchy: str) -> str | Unreadable:
     text = _text(directory, "cgroup")
     if isinstance(text, Unreadable):
         return text
-    for line in text.splitlines():
+    for line in text.split("\n")[:-1]:  # a name may hold any other end of a line
         _, controllers, path = line.split(":", 2)
         if hierarchy in controllers.split(","):
             return path

@@ -66,17 +66,18 @@ class Watch:
         self._connector = Connector()
         before = zombies()
         self._source = EbpfSource(ring_bytes=RING_BYTES, batch=BATCH)
+        before |= zombies()  # one that ended between the two is in no event
         self._batches: Iterator[Sequence[Event]] = iter(self._source.batches())
         self._tree = ProcessTree(PROCESS_CACHE, THREAD_CACHE)
         self._chronicle = Chronicle()
         self._ledger = Ledger()
-        asof = AsOf(DataSource(self._tree))
+        self._asof = asof = AsOf(DataSource(self._tree))
         self._reasons = Reasons(asof, self._chronicle)
         self._questions = Questions(self._ledger)
         self._comparison = Comparison(
             asof, self._chronicle, self._questions, self._reasons, self._ledger, before
         )
-        self._witness = Witness(asof, self._chronicle, self._questions, self._ledger)
+        self._witness = Witness(asof, self._chronicle, self._questions, self._reasons, self._ledger)
         self._forks = ForkCount(self._chronicle, self._ledger)
         self._controller = followed_hierarchy().controller
         self._since = 0
@@ -141,7 +142,7 @@ class Watch:
         for life in self._chronicle.forget(before):
             if life.forked is None or life.forked <= self._since:
                 continue
-            if not life.is_witnessed:
+            if life.witnessed is None:
                 self._ledger.fail(f"the tree has {life!r}, of which the connector did not tell")
             if life.exec_count != life.claims:
                 self._ledger.fail(f"of the execs of {life!r} the connector told {life.claims}")
@@ -168,4 +169,5 @@ class Watch:
             if not isinstance(event, Header):
                 note(event)
         self._tree.apply_all(self._tamper(batch))
+        self._asof.learned()
         self._witness.check(max((getattr(event, "time", None) or 0 for event in batch), default=0))

@@ -12,11 +12,12 @@ from functools import partial
 from proctree_ds import ProcessInfo, ThreadInfo
 
 from . import connector
-from .asof import AsOf, said_so, wait_status
+from .asof import AsOf, admitted, wait_status
 from .chronicle import Chronicle, Life
 from .connector import Notice
 from .ledger import Ledger
 from .questions import Questions
+from .reasons import Reasons
 
 __all__ = ["Witness"]
 
@@ -25,11 +26,17 @@ class Witness:
     """Checks notices; what the tree does not know yet is asked again later."""
 
     def __init__(
-        self, asof: AsOf, chronicle: Chronicle, questions: Questions, ledger: Ledger
+        self,
+        asof: AsOf,
+        chronicle: Chronicle,
+        questions: Questions,
+        reasons: Reasons,
+        ledger: Ledger,
     ) -> None:
         self._asof = asof
         self._chronicle = chronicle
         self._questions = questions
+        self._reasons = reasons
         self._ledger = ledger
         self._heard: deque[Notice] = deque()
         self._checks: dict[int, Callable[[Notice, Life], bool]] = {
@@ -59,26 +66,48 @@ class Witness:
             self._questions.insist(
                 f"the connector told of {kind}: {notice!r}",
                 partial(self._check, notice),
-                is_thread=notice.tid != notice.pid,
             )
 
     def _check(self, notice: Notice, last: bool) -> bool:
         life = self._chronicle.holder(notice.tid, notice.time)
         if life is None or life.pid != notice.pid:
             return False
-        return self._checks[notice.kind](notice, life)
+        if self._reasons.is_forgotten(life, notice.time):
+            if notice.kind == connector.FORK:
+                life.witnessed = notice.time
+            elif notice.kind == connector.EXEC:
+                life.claims += 1
+            kind = connector.NAMES[notice.kind]
+            self._ledger.explain("forgotten", kind, f"{notice!r}")
+            return True
+        is_right = self._checks[notice.kind](notice, life)
+        if last and not is_right:
+            thread = self._asof.thread(life, notice.time)
+            info = self._asof.process(life, notice.time)
+            self._ledger.fail(
+                f"the connector told of {connector.NAMES[notice.kind]}: {notice!r}; the tree has"
+                f" {thread!r} until {thread.exit_time} of {info!r} until {info.exit_time} with"
+                f" parent {info.ppid}",
+                partial(self._chronicle.story, notice.pid, *notice.numbers[:2]),
+            )
+        return is_right or last
 
     def _fork(self, notice: Notice, life: Life) -> bool:
-        if life.is_witnessed:
+        if life.witnessed not in (None, notice.time):
             return False
+        life.witnessed = notice.time
         thread = self._asof.thread(life, life.start)
         if not thread.is_alive or thread.pid != notice.pid:
             return False
         moments = (life.start, notice.time, life.forked or notice.time)
         _, parent = notice.numbers
-        if all(self._asof.process(life, time).ppid != parent for time in moments):
+        if any(self._asof.process(life, time).ppid == parent for time in moments):
+            return True
+        reason = self._reasons.handover(life, parent, notice.time)
+        if reason is None:
             return False
-        life.is_witnessed = True
+        kind, lasted = reason
+        self._ledger.explain(kind, "ppid", f"{notice!r}", lasted)
         return True
 
     def _exec(self, notice: Notice, life: Life) -> bool:
@@ -107,31 +136,35 @@ class Witness:
 
     def _comm(self, notice: Notice, life: Life) -> bool:
         info = self._asof.thread(life, notice.time)
-        return info.name == notice.comm or self._is_explained(info, notice, "comm", info.name)
+        return self._is_so(info, notice, {"comm": (notice.comm, info.name)})
 
     def _user(self, notice: Notice, life: Life) -> bool:
-        names: tuple[str, ...] = (
-            ("uid", "euid") if notice.kind == connector.UID else ("gid", "egid")
-        )
-        info: ProcessInfo | ThreadInfo = self._asof.process(life, notice.time)
-        if not life.is_leader:
-            info = self._asof.thread(life, notice.time)
-            names = names[:1]  # of a thread the tree tells the real ids
-        said = [getattr(info, name) for name in names]
-        if said == list(notice.numbers[: len(names)]):
-            return True
-        return self._is_explained(info, notice, names[0], said)
+        real, effective, *_ = notice.numbers
+        name = "uid" if notice.kind == connector.UID else "gid"
+        info: ProcessInfo | ThreadInfo = self._asof.thread(life, notice.time)
+        told: dict[str, tuple[object, object]] = {name: (real, getattr(info, name))}
+        if life.is_leader:
+            info = self._asof.process(life, notice.time)
+            told[f"e{name}"] = effective, getattr(info, f"e{name}")
+        return self._is_so(info, notice, told)
 
     def _session(self, notice: Notice, life: Life) -> bool:
         info = self._asof.process(life, notice.time)
-        if info.session_id == notice.pid:
-            return True
-        return self._is_explained(info, notice, "session_id", info.session_id)
+        return self._is_so(info, notice, {"session_id": (notice.pid, info.session_id)})
 
-    def _is_explained(
-        self, info: ProcessInfo | ThreadInfo, notice: Notice, name: str, said: object
+    def _is_so(
+        self,
+        info: ProcessInfo | ThreadInfo,
+        notice: Notice,
+        told: dict[str, tuple[object, object]],
     ) -> bool:
-        if not said_so(info, name):
+        """Whether the tree says what was told, or admits of whatever differs that it may."""
+        differing = {name: said for name, (value, said) in told.items() if said != value}
+        kinds = {name: admitted(info, name) for name in differing}
+        if None in kinds.values():
             return False
-        self._ledger.explain("not followed", name, f"{notice!r}, the tree says {said!r}")
+        for name, kind in kinds.items():
+            assert kind is not None
+            text = f"{notice!r}, the tree says {differing[name]!r}"
+            self._ledger.explain(kind, name, text)
         return True
