@@ -54,31 +54,6 @@ LIVING_SHARE: Final = 32
 _start = attrgetter("start")
 
 
-class Shadows(dict[int, Process]):
-    """Processes that are only known by name, by id. `by_tid` finds the ids of those with a tid."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.by_tid: dict[int, set[int]] = {}
-
-    def __setitem__(self, entity: int, node: Process) -> None:
-        super().__setitem__(entity, node)
-        self.by_tid.setdefault(node.tid, set()).add(entity)
-
-    def __delitem__(self, entity: int) -> None:
-        self.pop(entity)
-
-    def pop(self, entity: int, default: Process | None = None) -> Process | None:  # type: ignore[override]
-        node = super().pop(entity, None)
-        if node is None:
-            return default
-        ids = self.by_tid[node.tid]
-        ids.discard(entity)
-        if not ids:
-            del self.by_tid[node.tid]
-        return node
-
-
 class Census:
     """The processes and threads in memory. Every method is O(1) unless it says otherwise."""
 
@@ -93,7 +68,7 @@ class Census:
         """The latest holder of each tid."""
         self.earlier: dict[int, list[Process | Thread]] = {}
         """The holders before the latest of those tids that had any, by start."""
-        self.shadows = Shadows()
+        self.shadows: dict[int, Process] = {}
         self.namespaces = PidNamespaces(self.processes)
         self.adopted: dict[Task, set[int]] = {}
         """Ids of processes in memory that were said to be children of this one later on."""
@@ -147,9 +122,11 @@ class Census:
             self.processes,
             self.threads,
             self.by_tid,
+            self.earlier,
             self.shadows,
             self.adopted,
             self.intestate,
+            self.claims,
             self.zapped,
             self.exited,
             self.exited_threads,
@@ -159,6 +136,7 @@ class Census:
         ):
             registry.clear()  # in place: others hold on to them
         self.namespaces.forget()
+        self.history_bytes = 0
         self.has_forgotten_ids = False
         self.horizon = self.settled = 0
         self.threads_horizon = self.pictured = self.pictured_until = -1

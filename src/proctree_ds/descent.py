@@ -197,7 +197,7 @@ class Descent:
             self._faults["beyond_horizon"] += 1
             return
         if ref in self._admission.blurred:
-            self._wait_by_pid(ref.tid, node, time)
+            self._wait_by_pid(ref.tid, node, time + CLOCK_TICK_NS)
         elif ref != original and self._admission.find(ref) is None:
             self._admission.note_name(ref)
             self._wait_by_pid(ref.tid, node, time)
@@ -230,7 +230,7 @@ class Descent:
 
     def _wait_by_pid(self, pid: int, child: Process, time: int) -> None:
         self.by_pid.add(pid, child.entity_id)
-        self._last_named = max(self._last_named, time + CLOCK_TICK_NS)
+        self._last_named = max(self._last_named, time)
 
     def _creator_of(self, node: Process | Thread, event: Fork) -> Process | Thread | None:
         """Who called clone, None where that is the parent; one not known yet is waited for."""

@@ -118,7 +118,7 @@ class Inheritance:
     def reinherit(self, node: Process | Thread) -> None:
         """Work out anew what `node` was born with, and what follows for those it made."""
         if self._refresh(node):
-            self._hand_on(node, -1)
+            self._hand_on(node, 0)
 
     def catch_up(self) -> None:
         """Hand on what has been put off: once, however many changes there were."""
@@ -187,7 +187,7 @@ class Inheritance:
         while todo:
             origin, since = todo.pop()
             todo.extend(
-                (branch, -1) for branch in self._branches(origin, since) if self._refresh(branch)
+                (branch, 0) for branch in self._branches(origin, since) if self._refresh(branch)
             )
 
     def _branches(self, origin: Process | Thread, since: int) -> Iterator[Process | Thread]:
@@ -315,14 +315,14 @@ def _shared_by_threads(process: Context, own: Context) -> Context:
     return msgspec.structs.replace(own, **shared)
 
 
-def image_shown(known: Image, given: Given) -> Given:
-    """What a picture says of a task whose exec was seen: nothing new if it runs the same file.
+def image_shown(node: Process, time: int, given: Given) -> Given:
+    """What a picture says of an image whose exec was seen: nothing new if it is the same file.
 
     Then the exec knew better: a picture knows no script, and reads arguments that the program
     may have overwritten. If it runs another file, it has executed it unseen.
     """
-    file, shown = known.executable, given["executable"]
-    if known.exec_time is None or file is None or shown is None:
+    file, shown = node.state_at(time).image.executable, given["executable"]
+    if file is None or shown is None or node.last_exec_at(time) < 0:
         return given
     if file.inode is None or shown.inode is None:
         return given

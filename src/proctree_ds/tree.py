@@ -475,8 +475,8 @@ class ProcessTree:
         if node is None:
             return
         given = event.given
-        if event.origin != "event" and "executable" in given:
-            given = image_shown(node.state_at(event.time).image, given)
+        if isinstance(node, Process) and "executable" in given and event.origin != "event":
+            given = image_shown(node, event.time, given)
         self._inheritance.record(node, event.time, given, event.origin)
         self._lifespans.sign_of_life(node, event.time)
 
