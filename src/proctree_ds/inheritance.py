@@ -246,7 +246,10 @@ def _namespaces_change(old_base: State, base: State, versions: list[Version], in
 
 def _is_known_at(origin: Process, time: int) -> bool:
     """Whether `origin` and what it was at `time` are still there, but for what gaps hide."""
-    return not origin.evicted and time > origin.rare.horizon
+    horizon = origin.rare.horizon
+    if origin.evicted or time <= horizon:
+        return False
+    return horizon < 0 or origin.version_at(time) is not None  # else it came back with nothing
 
 
 def overlay(base: State, comm: str | None, context: Context | None) -> State:

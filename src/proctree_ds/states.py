@@ -45,12 +45,12 @@ TRANSITIONS: Final = (
     Transition("unknown", "alive", "an event about it or a thread of it"),
     Transition("unknown", "leaderless", "the exit of its leader, not the last of its threads"),
     Transition("unknown", "exited", "the exit of its last thread"),
-    Transition("unknown", "exit_inferred", "an event from before it must have ended", True),
+    Transition("unknown", "exit_inferred", "an event about one who must have ended since"),
     Transition("named", "unknown", "its last child in memory is evicted, or has another parent"),
     Transition("named", "alive", "an event about it or a thread of it"),
     Transition("named", "leaderless", "the exit of its leader, not the last of its threads"),
     Transition("named", "exited", "the exit of its last thread"),
-    Transition("named", "exit_inferred", "an event from before it must have ended", True),
+    Transition("named", "exit_inferred", "an event about one who must have ended since"),
     Transition("alive", "leaderless", "its leader exits, another thread lives"),
     Transition("alive", "exited", "its last thread exits"),
     Transition(
@@ -77,7 +77,7 @@ TRANSITIONS: Final = (
     Transition("forgotten", "alive", "an event about it or a thread of it"),
     Transition("forgotten", "leaderless", "the exit of its leader, not the last of its threads"),
     Transition("forgotten", "exited", "the exit of its last thread"),
-    Transition("forgotten", "exit_inferred", "an event from before it must have ended", True),
+    Transition("forgotten", "exit_inferred", "an event about one who must have ended since"),
     Transition("forgotten", "unknown", "so many were evicted since that its id is forgotten, too"),
 )
 

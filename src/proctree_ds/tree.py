@@ -27,6 +27,7 @@ from proctree_ds.inheritance import Inheritance, image_shown, overlay
 from proctree_ds.invariants import check_census
 from proctree_ds.lifespans import Lifespans
 from proctree_ds.model import (
+    CONTEXT_FIELDS,
     NEVER,
     Change,
     Event,
@@ -52,6 +53,9 @@ SUBREAPER_LIMIT: Final = 16
 
 TAKEOVERS_LIMIT: Final = 64
 """Execs by a thread that was not the leader kept of one process."""
+
+_FOLLOWED: Final = CONTEXT_FIELDS | {"cwd", "is_subreaper", "root"}
+"""What a source may say that it does not follow: other names mean nothing here."""
 
 _hash = xxh3_64_intdigest
 _pack = Layout("<QI").pack  # entity_id, written out where every call counts
@@ -211,6 +215,7 @@ class ProcessTree:
         parent = by_tid.get(ref.tid)
         if (
             parent is None
+            or parent is holder
             or parent.start != ref.start_time
             or parent.start >= start
             or type(parent) is not Process
@@ -549,7 +554,7 @@ class ProcessTree:
             self.boot_time = event.boot_time
             self.host = event.host
             self.boot_id = event.boot_id
-        self.unfollowed = event.unfollowed
+        self.unfollowed = tuple(name for name in event.unfollowed if name in _FOLLOWED)
         self._captures.begin(event.time)
         self._holes = None
 
