@@ -135,6 +135,10 @@ class Descent:
                     self._census.drop_shadow(parent)
                 return None
             ancestor = ancestor.parent
+        if parent is not None and parent.start > node.start and not node.rare.approximate:
+            self._faults["parent_younger_than_child"] += 1  # the exact start has shown it
+            self._census.drop_shadow(parent)
+            return None
         return parent
 
     def link_creator(self, node: Process | Thread, event: Fork) -> None:
