@@ -23,6 +23,9 @@ __all__ = ["Certainty", "LossWindow", "certainty_of"]
 _THREAD_FIELDS = frozenset({"uid", "gid"})
 """What the answer about a thread has of all that a source may not follow."""
 
+_SET_BY_EXEC = frozenset({"capabilities", "egid", "euid", "sgid", "suid"})
+"""What an exec gives by itself (begin_new_exec, fs/exec.c), and so does not confirm."""
+
 _time_of = attrgetter("time")
 
 
@@ -130,7 +133,12 @@ def _unfollowed(
     after = bisect_right(log, time, key=_time_of)
     if after < len(log):
         then = log[after].time
-        return tuple(name for name in names if _value(node, name, time) != _value(node, name, then))
+        own = _SET_BY_EXEC if log[after].is_exec else frozenset()
+        return tuple(
+            name
+            for name in names
+            if name in own or _value(node, name, time) != _value(node, name, then)
+        )
     is_confirmed = node.last_branch >= time or node.exit is not None
     return () if is_confirmed else names
 

@@ -51,6 +51,17 @@ def test_what_the_next_event_shows_to_be_another_changed_somewhere_in_between() 
     assert unfollowed(renamed, 270) == ("is_subreaper",)
 
 
+def test_an_exec_does_not_confirm_what_it_sets_itself() -> None:
+    header = Header(unfollowed=("euid", "uid"))
+    story: list[Event] = [
+        header,
+        init(),
+        F(INIT, P, uid=0, euid=0),
+        X(P, "/bin/p", 200, uid=0, euid=0),
+    ]
+    assert unfollowed(DataSource(tree_of(story)), 150) == ("euid",)
+
+
 def test_of_a_thread_only_what_its_answer_has() -> None:
     thread = Task(26, 110)
     ds = DataSource(tree_of([HEADER, init(), F(INIT, P), T(P, thread)]))
