@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from errno import EACCES, ENAMETOOLONG, EPERM
 from typing import Final
 
-from proctree_ds import BeyondHorizon, DataNotFound, ProcessInfo
+from proctree_ds import BeyondHorizon, DataNotFound, NotStartedYet, ProcessInfo
 
 from .asof import ANSWERS, AsOf, admitted, shown
 from .chronicle import Chronicle, Life
@@ -151,8 +151,12 @@ class Reasons:
         ended = None if former is None else self._end_of(former)
         if ended is None or ended > time:
             return None
-        before = self._asof.ds.process(life.process, self._asof.epoch(ended - 1))
-        return ("handing over", time - ended) if before.ppid == ppid else None
+        try:
+            before = self._asof.ds.process(life.process, self._asof.epoch(ended - 1)).ppid
+        except NotStartedYet:  # made meanwhile, by a clone with CLONE_PARENT
+            parent = self._asof.process(life, time).original_parent_entity_id
+            before = ppid if former is not None and parent == former.entity_id else None
+        return ("handing over", time - ended) if before == ppid else None
 
     def _early_heir(self, case: Case) -> Reason | None:
         """Children of a thread that exits go to another one that is not exiting, or else away.
