@@ -15,7 +15,7 @@ import msgspec
 
 from proctree_ds.census import Census
 from proctree_ds.lifespans import Lifespans
-from proctree_ds.model import CLOCK_TICK_NS, Exit, Snapshot, Task, entity_id
+from proctree_ds.model import CLOCK_TICK_NS, NEVER, Exit, Snapshot, Task, entity_id
 from proctree_ds.process import Process, Thread
 
 R = TypeVar("R", Snapshot, Exit)
@@ -125,7 +125,7 @@ class Admission:
             return None
         if time <= self._census.threads_horizon and self._is_forgotten(id_of(task)):
             return None
-        process = self.referred(leader, task.start_time)
+        process = self.referred(leader, task.start_time, task in self.blurred)
         if process is None:
             return None
         if process.entity_id not in self._census.processes:
@@ -146,13 +146,17 @@ class Admission:
                 self.on_name(task)
         return node
 
-    def referred(self, ref: Task | None, start: int) -> Process | None:
+    def referred(
+        self, ref: Task | None, start: int, is_approximate: bool = False
+    ) -> Process | None:
         """The process that `ref` names for a task that started at `start`; perhaps a shadow."""
         if ref is None:
             return None
+        node: Process | Thread | None
+        latest = start + (CLOCK_TICK_NS - 1 if is_approximate else 0)
         if ref.start_time is None:
             node = self._census.holder_at(ref.tid, start)
-        elif ref.start_time > start and not self._may_be_older(ref, start):
+        elif ref.start_time > latest:
             self._faults["parent_younger_than_child"] += 1
             return None
         else:
@@ -161,7 +165,10 @@ class Admission:
                 self.note_name(ref)
                 return self._shadow(ref)
         if isinstance(node, Thread):
-            return node.process
+            node = node.process
+        if node is not None and node.start > latest:
+            self._faults["parent_younger_than_child"] += 1
+            return None
         return node
 
     def note_name(self, task: Task) -> None:
@@ -187,6 +194,8 @@ class Admission:
         self._census.zapped.discard(node.entity_id)
         node.evicted = False
         self._census.processes[node.entity_id] = node
+        if node.ended != NEVER and not node.pins:
+            self._census.queue(node)
         self._enlist(node)
         self.on_arrival(node)
 
@@ -196,10 +205,6 @@ class Admission:
         if task in self.blurred:
             shadow.extra.approximate = True
         return shadow
-
-    def _may_be_older(self, ref: Task, start: int) -> bool:
-        """Whether only ticks make it seem that `ref` started after somebody who did at `start`."""
-        return self.has_approximate and to_the_tick(ref).start_time == start
 
     def _is_gone(self, entity: int, time: int) -> bool:
         """Whether an event at `time` is about a task that was evicted, and its past with it."""
@@ -259,9 +264,9 @@ class Admission:
     def _enlist(self, node: Process | Thread) -> None:
         older, newer_start = self._census.enlist(node)
         if older is not None and older.ended > node.start:
-            self._lifespans.succeed(older, node.start)
+            self._lifespans.succeed(older)
         if node.ended > newer_start:
-            self._lifespans.succeed(node, newer_start)
+            self._lifespans.succeed(node)
 
     # --------------------------------------------------------------------------- clock ticks
 
@@ -300,9 +305,9 @@ class Admission:
         if isinstance(node, Process):
             census.state_parents(node, parents)
         self.on_correction(node)
-        older = census.holder_at(node.tid, start - 1)
-        if older is not None:
-            self._lifespans.settle(older if isinstance(older, Process) else older.process)
+        for holder in (node, census.holder_at(node.tid, start - 1)):
+            if holder is not None:
+                self._lifespans.settle(holder if isinstance(holder, Process) else holder.process)
 
 
 def id_of(task: Task) -> int:

@@ -172,9 +172,25 @@ class Census:
         """The task that started in the same clock tick, if no more is known of its start."""
         tick = start - start % CLOCK_TICK_NS
         node = self.holder_at(tid, tick + CLOCK_TICK_NS - 1)
-        if node is not None and node.start >= tick and node.rare.approximate:
-            return node
-        return None
+        if node is None or node.start < tick or not node.rare.approximate:
+            return None
+        return node if self._may_have_started(node, start) else None
+
+    def _may_have_started(self, node: Process | Thread, start: int) -> bool:
+        """Whether nothing was heard of `node` before `start`, nor of its leader only after it."""
+        if isinstance(node, Thread) and node.process.start > start:
+            return node.process.rare.approximate
+        signs = [version.time for version in node.log[:1]]
+        if isinstance(node, Process):
+            signs += [leader_exit.time for leader_exit in node.rare.leader_exits or ()]
+            for ids in (node.children, node.threads):
+                kin = (self.processes.get(i) or self.threads.get(i) for i in ids or ())
+                signs += [
+                    relative.start + (CLOCK_TICK_NS - 1 if relative.rare.approximate else 0)
+                    for relative in kin
+                    if relative is not None
+                ]
+        return all(start <= sign for sign in signs)
 
     # ----------------------------------------------------------------------------- admitting
 
@@ -218,9 +234,7 @@ class Census:
     def release(self, node: Process) -> None:
         """`node` has exited and has no living descendant: it may go, and perhaps its parents."""
         while True:
-            if not node.queued:
-                node.queued = True
-                self.exited.append(node)
+            self.queue(node)
             parent = node.parent
             if parent is None:
                 return
@@ -228,6 +242,12 @@ class Census:
             if parent.pins or parent.ended == NEVER:
                 return
             node = parent
+
+    def queue(self, node: Process) -> None:
+        """`node` may go when memory is full."""
+        if not node.queued:
+            node.queued = True
+            self.exited.append(node)
 
     def set_parent(self, node: Process, parent: Process | None) -> None:
         """Make `parent` the original parent of `node`, undoing what was taken for it before."""
@@ -404,6 +424,8 @@ class Census:
         gone = thread.start if thread.end == NEVER else thread.end
         self.threads_horizon = max(self.threads_horizon, gone)
         process.extra.threads_horizon = max(process.rare.threads_horizon, thread.end)
+        if thread.rare.approximate:
+            self.has_forgotten_ids = True
         self._forget_thread(thread)
         if len(self._just_evicted) >= PAGE_IDS:
             self._turn_page()
@@ -449,6 +471,8 @@ class Census:
             self.evicted_threads += 1
             self._forget_thread(self.threads.pop(thread_id))
         self.count_threads()
+        if node.rare.approximate:
+            self.has_forgotten_ids = True  # it may come back under its exact one
         if node.rare.parents is not None:
             self.state_parents(node, None)
         origin = node.rare.copied_from

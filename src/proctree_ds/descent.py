@@ -123,34 +123,48 @@ class Descent:
         if ref is not None and ref.tid == 0:
             node.extra.has_no_parent = True
             return None
-        parent = self._admission.referred(ref, node.start)
+        parent = self._admission.referred(ref, node.start, node.rare.approximate)
         if ref is not None and ref.start_time is None:
             self._wait_by_pid(ref.tid, node, node.start)
-        ancestor = parent
-        slack = CLOCK_TICK_NS if self._admission.has_approximate else 1
-        while ancestor is not None and ancestor.start + slack > node.start:
-            if ancestor is node:
-                self._faults["cycle"] += 1
-                if parent is not None:
-                    self._census.drop_shadow(parent)
-                return None
-            ancestor = ancestor.parent
+        if parent is not None and self._closes_circle(node, parent):
+            self._census.drop_shadow(parent)
+            return None
         if parent is not None and parent.start > node.start and not node.rare.approximate:
             self._faults["parent_younger_than_child"] += 1  # the exact start has shown it
             self._census.drop_shadow(parent)
             return None
         return parent
 
+    def _closes_circle(self, node: Process, above: Process, by_makers: bool = False) -> bool:
+        """Whether `node` is above `above`: that can be among equal starts, or those of /proc."""
+        ancestor: Process | None = above
+        slack = CLOCK_TICK_NS if self._admission.has_approximate else 1
+        while ancestor is not None and ancestor.start + slack > node.start:
+            if ancestor is node:
+                self._faults["cycle"] += 1
+                return True
+            maker = ancestor.rare.copied_from if by_makers else None
+            ancestor = maker or ancestor.parent
+        return False
+
     def link_creator(self, node: Process | Thread, event: Fork) -> None:
         """Find whom `node` was copied from: its parent, or whoever called clone."""
         creator = self._creator_of(node, event)
-        if isinstance(creator, Thread):
-            node.extra.creator = creator
-            creator = creator.process
+        if isinstance(node, Thread) and creator is not None:
+            if (creator if isinstance(creator, Process) else creator.process) is not node.process:
+                self._faults["creator_of_another_process"] += 1
+                creator = None
+        thread = creator if isinstance(creator, Thread) else None
+        creator = creator.process if isinstance(creator, Thread) else creator
+        if isinstance(node, Process) and creator is not None and creator is not node.parent:
+            if self._closes_circle(node, creator, by_makers=True):
+                creator = thread = None
+        if thread is not None:
+            node.extra.creator = thread
         if isinstance(node, Thread):
             note_ties(node, node.rare.creator or node.process)
         else:
-            if creator is not None and creator is not node.parent and creator is not node:
+            if creator is not None and creator is not node.parent:
                 node.extra.copied_from = creator
                 if creator.children is None:
                     creator.children = set()
@@ -194,7 +208,7 @@ class Descent:
             if original is None:
                 self._adopt(node, self.parent_of(node, ref))
             return
-        if ref == node.task:
+        if ref == node.task or (node.rare.approximate and to_the_tick(ref) == node.task):
             self._faults["cycle"] += 1
             return
         if node.rare.parents and is_forgotten(node.rare.parents, time):
@@ -270,7 +284,8 @@ class Descent:
             known = child.parent
             if _is_named_by_pid(child) and node.start <= child.start:
                 if known is None or known.start < node.start:
-                    self._adopt(child, node)
+                    if not self._closes_circle(child, node):
+                        self._adopt(child, node)
         if not node.rare.approximate:
             self._named(node.task)
 
@@ -287,6 +302,10 @@ class Descent:
         """The exact start of `node` is known: it was made by what its maker was then."""
         if self.awaited:
             self._link_created(node)
+        if isinstance(node, Process) and node.parent is not None:
+            if node.parent.start > node.start:
+                self._faults["parent_younger_than_child"] += 1
+                self._census.set_parent(node, None)
         origin = node.rare.copied_from or node.parent if isinstance(node, Process) else node.process
         if origin is not None:
             note_ties(node, node.rare.creator or origin)

@@ -179,8 +179,9 @@ def _may_have_inherited(census: Census, node: Process, time: int, before: list[H
         dead is not None
         and dead.ended <= time
         and node.start < dead.start
+        and (dead.children or dead.task in census.adopted)
         and _is_guess(census, dead, before)
-        for dead in map(census.processes.get, census.intestate)
+        for dead in (census.processes.get(i) or census.shadows.get(i) for i in census.intestate)
     )
 
 
@@ -193,10 +194,15 @@ def _ends_of_killed(census: Census, node: Process, time: int) -> Iterator[int]:
 
 
 def _is_guess(census: Census, dead: Process, before: list[Hole]) -> bool:
-    """Whether its heir, as far as it named none, may have been another one, or later."""
+    """Whether another one than is thought may be its heir, or not yet."""
+    if not is_seen(dead.exit):
+        return True
+    reaper = dead.exit.reaper
+    if reaper is not None and named_process(census, reaper, dead.ended) not in (None, dead):
+        return False
     return (
-        not is_seen(dead.exit)
-        or census.evicted_living > 0
+        census.evicted_living > 0
+        or census.returned > 0
         or any(hole.healed > dead.ended for hole in before)
     )
 

@@ -213,7 +213,7 @@ class Inheritance:
         changed = False
         if isinstance(node, Process):
             origin = node.rare.copied_from or node.parent
-            if origin is not None and _is_known_at(origin, node.start):
+            if origin is not None and _may_inherit(node, origin):
                 born_of = _state_before(origin, node.start, node.rare.ties, node.born_of)
                 changed = born_of is not node.born_of and born_of != node.born_of
                 node.born_of = born_of
@@ -244,12 +244,17 @@ def _namespaces_change(old_base: State, base: State, versions: list[Version], in
     )
 
 
-def _is_known_at(origin: Process, time: int) -> bool:
-    """Whether `origin` and what it was at `time` are still there, but for what gaps hide."""
+def _may_inherit(node: Process, origin: Process) -> bool:
+    """Whether the versions that `origin` had when it made `node` are there, but for gaps.
+
+    Who came back to memory has fewer, and what a child has inherited from it before it keeps.
+    """
     horizon = origin.rare.horizon
-    if origin.evicted or time <= horizon:
+    if origin.evicted or node.start <= horizon:
         return False
-    return horizon < 0 or origin.version_at(time) is not None  # else it came back with nothing
+    if horizon < 0:
+        return True
+    return node.born_of is UNKNOWN_STATE and origin.version_at(node.start) is not None
 
 
 def overlay(base: State, comm: str | None, context: Context | None) -> State:

@@ -80,9 +80,11 @@ class Lifespans:
         process.extra.living_threads -= 1
         self._queue_thread(thread)
         ending = process.exit
-        if ending is not None and ending.group_exit and event.time <= process.ended:
+        is_over = is_seen(ending) and bool(ending.group_exit)
+        if is_over and event.time <= process.ended:
             return  # it is known already how the process ended, and this changes nothing of it
-        if event.group_exit or (process.rare.living_threads == 0 and process.rare.leader_exits):
+        is_last = process.rare.living_threads == 0 and process.rare.leader_exits
+        if is_over or event.group_exit or is_last:
             self.settle(process)
         else:
             self.review(process, event.time)
@@ -134,12 +136,25 @@ class Lifespans:
         if node.ended != NEVER and is_init(node):
             for member in self._those_who_end_with(node):
                 self.settle(member)
+        if node.ns_pid == 1:
+            self._reconsider_the_killed(node)
 
-    def succeed(self, node: Process | Thread, time: int) -> None:
-        """Another task has the tid since `time`: the holder before it had ended by then."""
+    def _reconsider_the_killed(self, init: Process) -> None:
+        """Who was thought to have ended with another namespace may have lived in that of `init`."""
+        inode = pid_namespace(init.state)
+        for node in [self._census.processes.get(entity) for entity in self._census.zapped]:
+            if node is not None and node.start > init.start:
+                is_here = inode in (pid_namespace(node.state), pid_namespace(node.born_of))
+                if is_here or self._namespaces.init_of(node) is None:
+                    self.settle(node)
+
+    def succeed(self, node: Process | Thread) -> None:
+        """Another task has got the tid: the holder before it had ended by then."""
         if isinstance(node, Process):
             self.settle(node)
-        elif not is_seen(node.exit) and node.ended > time:
+            return
+        time = self._next_start(node)
+        if not is_seen(node.exit) and node.ended > time:
             process = node.process
             if node.ended == NEVER:
                 process.extra.living_threads -= 1
@@ -198,7 +213,9 @@ class Lifespans:
             return ended, event, False
         ended, event = self._inferred_end(node, ended)
         zapped = self._zapped_at(node)
-        return (zapped, None, True) if zapped < ended else (ended, event, False)
+        if zapped <= ended and zapped != NEVER:
+            return zapped, None, True
+        return ended, event, False
 
     def _end_of_thread(self, thread: Thread, execs: list[int]) -> int:
         heard = thread.last_sign_of_life
@@ -212,7 +229,7 @@ class Lifespans:
             return min(ended, event.time)
         if event is not None and event.time > heard:
             ended = min(ended, event.time)
-        return min(ended, self._next_start(thread, heard), self._missing_at(heard))
+        return min(ended, self._next_start(thread), self._missing_at(heard))
 
     def _seen_end(
         self, node: Process, threads: list[Thread], execs: list[int]
@@ -245,7 +262,7 @@ class Lifespans:
     def _inferred_end(self, node: Process, ended: int) -> tuple[int, Exit | None]:
         """When `node` had surely ended, `ended` at the latest, though its exit was not seen."""
         heard = node.last_sign_of_life
-        ended = min(ended, self._next_start(node, heard), self._missing_at(heard))
+        ended = min(ended, self._next_start(node), self._missing_at(heard))
         told = [
             x
             for x in node.rare.leader_exits or ()
@@ -275,12 +292,12 @@ class Lifespans:
         index = bisect_right(self._pictures, heard, key=_since)
         return self._pictures[index].time if index < len(self._pictures) else NEVER
 
-    def _next_start(self, node: Process | Thread, heard: int) -> int:
-        """When the next holder of the tid started; `NEVER` if there is none."""
+    def _next_start(self, node: Process | Thread) -> int:
+        """When the next holder of the tid had started; `NEVER` if there is none."""
         newer = self._census.next_holder(node)
         if newer is None:
             return NEVER
-        return max(newer.start, heard + 1) if newer.rare.approximate else newer.start
+        return newer.start + (CLOCK_TICK_NS - 1 if newer.rare.approximate else 0)
 
     def _those_who_end_with(self, init: Process) -> list[Process]:
         """Who may be in the pid namespace of `init` and has no exit that was seen."""

@@ -199,7 +199,10 @@ class Process(msgspec.Struct, gc=False, eq=False):
     @property
     def end_is_seen(self) -> bool:
         """Whether it ended as its exit said, and not as was concluded."""
-        return is_seen(self.exit)
+        event = self.exit
+        if not is_seen(event):
+            return False
+        return event.group_exit is not None or self.rare.threads_horizon < event.time
 
     def is_subreaper_at(self, time: int) -> bool | None:
         """Whether the child-subreaper flag was set as of `time` (prctl(2)); None if unknown."""

@@ -34,9 +34,11 @@ from proctree_ds.model import (
     Exec,
     Exit,
     Fork,
+    Given,
     Header,
     Loss,
     Namespaces,
+    Origin,
     Picture,
     Snapshot,
     State,
@@ -183,7 +185,8 @@ class ProcessTree:
         """Raise AssertionError if any record contradicts another. O(everything in memory)."""
         check_census(self.census)
         self._captures.check()
-        self._lifespans.check()
+        if not self.faults:  # of what cannot be true, the first that came may stand
+            self._lifespans.check()
         self._inheritance.check()
         self._admission.check()
         self._descent.check()
@@ -250,10 +253,6 @@ class ProcessTree:
         node = Process(entity, tid, start, parent, born_of, base, event, event.ns_pid)
         node.last_branch = start
         by_tid[tid] = node
-        if holder is not None:
-            self._earlier.setdefault(tid, []).append(holder)
-            if holder.ended > start:
-                self._lifespans.succeed(holder, start)
         parent.pins += 1
         children = parent.children
         if children is None:
@@ -264,6 +263,10 @@ class ProcessTree:
             parent.last_branch = start
         processes = self._processes
         processes[entity] = node
+        if holder is not None:
+            self._earlier.setdefault(tid, []).append(holder)
+            if holder.ended > start:
+                self._lifespans.succeed(holder)
         namespaces = base.context.namespaces
         if namespaces is not self._host_namespaces:
             self._note_namespaces(node, namespaces)
@@ -288,16 +291,19 @@ class ProcessTree:
         ):
             self._learn_exec(event)
             return
-        parent = node.parent
+        fork = node.fork
         ref = event.parent
-        if ref is not None and (
-            parent is None or parent.tid != ref.tid or parent.start != ref.start_time
-        ):
-            self._learn_exec(event)
-            return
+        if ref is not None:
+            parent = node.parent
+            if parent is None or (
+                (fork is None or ref is not fork.parent)
+                and (parent.tid != ref.tid or parent.start != ref.start_time)
+            ):
+                self._learn_exec(event)
+                return
         latest = node.latest
         if latest is None:
-            if node.fork is None:
+            if fork is None:
                 self._learn_exec(event)
                 return
             node.latest = Version(time, WHOLE, facts)
@@ -318,21 +324,30 @@ class ProcessTree:
 
     def _exit(self, event: Exit) -> None:
         task = event.task
-        time = event.time
         node = self._by_tid.get(task.tid)
+        time = event.time
         if (
             node is None
             or node.start != task.start_time
             or type(node) is not Process
             or node.ended != NEVER
-            or not node.last_branch <= event.time < NEVER
+            or not node.last_branch <= time < NEVER
             or node.threads is not None
             or node.children is not None
             or event.group_exit is False
             or event.origin != "event"
             or node.queued
-            or node.parent is None
-            or time < node.start
+        ):
+            self._learn_exit(event)
+            return
+        parent = node.parent
+        ref = event.parent
+        fork = node.fork
+        # Sources share names that are equal, so that mostly it is the very same one.
+        if parent is None or (
+            ref is not None
+            and (fork is None or ref is not fork.parent)
+            and (parent.tid != ref.tid or parent.start != ref.start_time)
         ):
             self._learn_exit(event)
             return
@@ -340,11 +355,9 @@ class ProcessTree:
         node.exit = event
         node.queued = True
         self._exited.append(node)
-        parent = node.parent
-        if parent is not None:
-            pins = parent.pins = parent.pins - 1
-            if not pins and parent.ended != NEVER:
-                self.census.release(parent)
+        pins = parent.pins = parent.pins - 1
+        if not pins and parent.ended != NEVER:
+            self.census.release(parent)
 
     def _note_namespaces(self, node: Process, namespaces: Namespaces | None) -> None:
         inode = None if namespaces is None else namespaces.pid
@@ -427,10 +440,7 @@ class ProcessTree:
             if (event.time, event.old_tid) not in takeovers:
                 takeovers.append((event.time, event.old_tid))
                 del takeovers[:-TAKEOVERS_LIMIT]
-        if self._inheritance.record(node, event.time, event.facts, "event") and (
-            node.threads is not None or node.rare.leader_exits is not None
-        ):
-            self._lifespans.settle(node)
+        self._record(node, event.time, event.facts, "event")
         self._lifespans.sign_of_life(node, event.time)
 
     def _change(self, event: Change) -> None:
@@ -448,7 +458,7 @@ class ProcessTree:
         self._descent.learn_parent(process, event.time, event.parent)
         self._learn_subreaper(process, event.time, event.subreaper)
         if event.given:
-            self._inheritance.record(node, event.time, event.given, "event")
+            self._record(node, event.time, event.given, "event")
         if event.untold_until is not None:
             _learn_untold(node, Loss(event.untold_until, event.time))
         self._lifespans.sign_of_life(node, event.time)
@@ -482,8 +492,21 @@ class ProcessTree:
         given = event.given
         if isinstance(node, Process) and "executable" in given and event.origin != "event":
             given = image_shown(node, event.time, given)
-        self._inheritance.record(node, event.time, given, event.origin)
+        self._record(node, event.time, given, event.origin)
         self._lifespans.sign_of_life(node, event.time)
+
+    def _record(
+        self, node: Process | Thread, time: int, facts: State | Given, origin: Origin
+    ) -> None:
+        """A version, and if it may be an exec, what that does to the threads."""
+        if time < node.start:  # another name in the event has just given it a later start
+            self.faults["event_before_start"] += 1
+            return
+        if not self._inheritance.record(node, time, facts, origin) or isinstance(node, Thread):
+            return
+        may_be_exec = isinstance(facts, State) or "image" in facts or "exec_time" in facts
+        if may_be_exec and (node.threads is not None or node.rare.leader_exits is not None):
+            self._lifespans.settle(node)
 
     def _learn_ns_tid(self, thread: Thread, event: Fork | Snapshot) -> None:
         if event.ns_tid is not None:

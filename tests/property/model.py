@@ -340,13 +340,16 @@ class Model:
         return min((p.time for p in self.pictures if p.since > heard), default=NEVER)
 
     def next_start(self, task: Task) -> int:
-        """When another task got its tid."""
+        """When another task had got its tid."""
         later = [
-            start(other)
+            other
             for other in (*self.processes, *self.threads)
             if other.tid == task.tid and start(other) > start(task)
         ]
-        return min(later, default=NEVER)
+        if not later:
+            return NEVER
+        next_one = min(later, key=start)
+        return start(next_one) + (CLOCK_TICK_NS - 1 if next_one in self.by_tick else 0)
 
     @remembered
     def end_of_thread(self, thread: Task) -> End:

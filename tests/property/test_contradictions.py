@@ -14,9 +14,7 @@ from proctree_ds import (
     DataNotFound,
     DataSource,
     InvalidTime,
-    ProcessInfo,
     ProcessTree,
-    ThreadInfo,
 )
 from proctree_ds.model import (
     Change,
@@ -35,11 +33,11 @@ from proctree_ds.model import (
     Task,
 )
 
-# So few of each that they meet all the time.
-EDGES = [0, 1, 2, 3, 4, 5, 6, 10_000_000, 10_000_001, 2**63 - 2, 2**63 - 1]
-times = st.sampled_from(EDGES)
-tids = st.sampled_from([0, 1, 2, 3, 2**31 - 1, 2**32 - 1])
-tasks = st.builds(Task, tids, times)
+# So few of each that they meet all the time, and now and then the edges of their types.
+starts = st.sampled_from([*range(6), *range(6), 10_000_000, 2**63 - 2, 2**63 - 1])
+times = st.sampled_from([0, *range(2, 9), *range(3, 9), 10_000_001, 2**63 - 2, 2**63 - 1])
+tids = st.sampled_from([*range(1, 5), *range(1, 5), 0, 2**31 - 1, 2**32 - 1])
+tasks = st.builds(Task, tids, starts)
 someone = st.none() | tasks | st.builds(Task, tids)
 numbers = st.none() | st.sampled_from([0, 1, 2, 2**31 - 1])
 flags = st.none() | st.booleans()
@@ -99,35 +97,39 @@ def questions(ds: DataSource, known: list[Event]) -> Iterator[Callable[[], objec
     named = [event.task for event in known if isinstance(event, Fork | Exec | Exit | Change)]
     instants = {t for event in known if not isinstance(event, Header) for t in _around(event.time)}
     instants |= {t for task in named for t in _around(task.start_time or 0)}
-    asked: list[Callable[[], object]] = []
     for time in sorted(instants):
         for entity in (*census.processes, *census.shadows):
-            asked += [
-                partial(_whole, ds.process, entity, time),
-                partial(_whole_lineage, ds, entity, time),
-                partial(ds.subtree, entity, time),
-                partial(ds.children, entity, time),
-            ]
+            yield partial(_process, ds, entity, time)
         for entity in (*census.processes, *census.threads):
-            asked.append(partial(_whole, ds.thread, entity, time))
+            yield partial(_thread, ds, entity, time)
         for pid in {task.tid for task in named}:
-            asked.append(partial(_whole, ds.pid, pid, time))
-            asked += [partial(_whole, ds.pid, pid, time, inode) for inode in (1, 2, 3)]
-        asked += [partial(ds.snapshot, time), partial(ds.diff, min(instants), time)]
-    asked += [partial(_whole_timeline, ds, entity) for entity in tuple(census.processes)]
-    yield from asked
+            for inode in (None, 1, 2, 3):
+                yield partial(_pid, ds, pid, time, inode)
+        yield partial(ds.snapshot, time)
+        yield partial(ds.diff, min(instants), time)
+    for entity in tuple(census.processes):
+        yield partial(_timeline, ds, entity)
 
 
-def _whole(ask: Callable[..., ProcessInfo | ThreadInfo], *key: int) -> object:
-    return ask(*key).to_dict()
+def _process(ds: DataSource, entity: int, time: int) -> None:
+    for info in ds.lineage(entity, time):
+        info.to_dict()
+    ds.process(entity, time).to_dict()
+    ds.subtree(entity, time)
+    ds.children(entity, time)
 
 
-def _whole_lineage(ds: DataSource, entity: int, time: int) -> object:
-    return [info.to_dict() for info in ds.lineage(entity, time)]
+def _thread(ds: DataSource, entity: int, time: int) -> None:
+    ds.thread(entity, time).to_dict()
 
 
-def _whole_timeline(ds: DataSource, entity: int) -> object:
-    return [entry.process.to_dict() for entry in ds.timeline(entity)]
+def _pid(ds: DataSource, pid: int, time: int, inode: int | None) -> None:
+    ds.pid(pid, time, pid_namespace=inode).to_dict()
+
+
+def _timeline(ds: DataSource, entity: int) -> None:
+    for entry in ds.timeline(entity):
+        entry.process.to_dict()
 
 
 def _around(time: int) -> tuple[int, int, int]:

@@ -249,3 +249,17 @@ def test_case_26_an_init_whose_namespace_nobody_stated_ends_alone() -> None:
     for ds in tellings(*container(stranger, F(INIT, CHILD), E(Task(70, 300), 500))):
         assert ds.process(id_of(CHILD), 600).is_alive
         assert ds.process(id_of(P), 600).is_alive
+
+
+def test_the_last_exits_of_a_process_may_be_told_the_other_way_round() -> None:
+    events = (
+        init(),
+        F(INIT, P),
+        T(P, THREAD),
+        E(P, 299, 7, group_exit=True),
+        E(THREAD, 300, leader=P, group_exit=False),
+    )
+    for ds in tellings(*events):
+        gone = ds.process(id_of(P), 300)
+        assert (gone.exit_time, gone.exit_code) == (300, 7)
+        assert ds.process(id_of(P), 299).is_alive
