@@ -22,12 +22,13 @@ INIT, P, Q = Task(1, 1), Task(25, 100), Task(26, 110)
 BEGINNING: list[Event] = [Fork(100, P, INIT), Fork(110, Q, P)]
 FLOOD: list[Event] = [Change(1_000 + i, P, {"comm": str(i)}) for i in range(2 * VERSIONS_LIMIT)]
 
-R, S, T, U = Task(27, 120), Task(28, 120), Task(29, 120), Task(30, 120)
+R, S, T, U, V = (Task(tid, 120) for tid in range(27, 32))
 
 BAD_INPUT: dict[str, list[Event]] = {
     "beyond_horizon": [*FLOOD, Change(1_010, P, {"comm": "late"})],
     "contradictory_fork": [Fork(110, Q, INIT)],
     "contradictory_ns_pid": [Snapshot(200, Q, {}, ns_pid=7), Snapshot(210, Q, {}, ns_pid=8)],
+    "creator_of_another_process": [Fork(120, V, leader=P, creator=Q)],
     "creator_younger_than_child": [Fork(120, R, P, creator=Task(9, 130))],
     "cycle": [Change(200, P, {}, parent=P)],
     "event_after_exit": [Exit(150, Q), Change(160, Q, {"comm": "ghost"})],

@@ -23,6 +23,10 @@ FAULTS: Final[dict[str, str]] = {
     "contradictory_ns_pid": (
         "a process has two numbers in its pid namespace. The first telling is believed"
     ),
+    "creator_of_another_process": (
+        "a thread was made by a task of another process, which the kernel cannot do."
+        " Who made it is taken for unknown"
+    ),
     "creator_younger_than_child": (
         "a task was made by one that started after it. Who made it is taken for unknown"
     ),

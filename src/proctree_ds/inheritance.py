@@ -92,10 +92,11 @@ class Inheritance:
                 time = -1
         rebuild(versions, node.base, index + 1 if index else 0)
         node.latest = versions[-1]
+        if len(versions) > 1:
+            node.versions = versions
         if isinstance(node, Process) and _namespaces_change(old_base, node.base, versions, index):
             self.on_namespaces(node)
         if len(versions) > 1:
-            node.versions = versions
             self.grew(node, index)
         self._hand_on(node, time)
         return True

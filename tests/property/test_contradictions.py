@@ -147,7 +147,7 @@ def ask_everything(tree: ProcessTree, known: list[Event]) -> None:
 
 
 @settings(max_examples=400, deadline=None)
-@given(told=st.lists(crowded, max_size=14), caches=st.sampled_from([(64, 128), (4, 8), (2, 3)]))
+@given(told=st.lists(crowded, max_size=40), caches=st.sampled_from([(64, 128), (4, 8), (2, 3)]))
 def test_crowded_contradictions(told: list[Event], caches: tuple[int, int]) -> None:
     tree = ProcessTree(*caches)
     for event in told:
