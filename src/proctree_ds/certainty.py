@@ -159,8 +159,9 @@ def _loss_windows(
     """The windows in which something lost may have changed a task after it was last known."""
     last_known = max(node.start, version.time if version is not None else -1)
     boot_time = tree.boot_time
+    process = node if isinstance(node, Process) else node.process
     return tuple(
         LossWindow(boot_time + loss.since, boot_time + loss.time, loss.lost)
-        for loss in (*tree.losses, *(node.rare.untold or ()))
+        for loss in (*tree.losses, *(process.rare.untold or ()))
         if loss.since <= until and loss.time >= last_known
     )

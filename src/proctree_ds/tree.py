@@ -460,7 +460,7 @@ class ProcessTree:
         if event.given:
             self._record(node, event.time, event.given, "event")
         if event.untold_until is not None:
-            _learn_untold(node, Loss(event.untold_until, event.time))
+            _learn_untold(process, Loss(event.untold_until, event.time))
         self._lifespans.sign_of_life(node, event.time)
 
     def _snapshot(self, event: Snapshot) -> None:
@@ -628,8 +628,8 @@ class ProcessTree:
         self._holes = None
 
 
-def _learn_untold(node: Process | Thread, window: Loss) -> None:
-    windows = node.extra.untold = node.rare.untold or []
+def _learn_untold(process: Process, window: Loss) -> None:
+    windows = process.extra.untold = process.rare.untold or []
     if window in windows:
         return
     windows.append(window)

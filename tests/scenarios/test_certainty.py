@@ -92,9 +92,11 @@ def test_case_34_a_lost_exit_lies_between_the_last_sign_of_life_and_the_picture(
 
 
 def test_a_task_that_changes_too_often_says_so() -> None:
+    thread = Task(26, 110)
     last = Change(210, P, {"comm": "b"}, untold_until=1_000)
-    told = (init(), F(INIT, P), C(P, 200, comm="a"), last, C(P, 1_100, comm="c"))
+    told = (init(), F(INIT, P), T(P, thread), C(P, 200, comm="a"), last, C(P, 1_100, comm="c"))
     for ds in tellings(*told):
+        assert ds.thread(id_of(thread), 500).certainty.loss_windows  # it may be the one
         windows = [ds.process(id_of(P), t).certainty.loss_windows for t in (209, 210, 1_099, 1_100)]
         one = (LossWindow(210, 1_000, None),)
         assert windows == [(), one, one, ()]
