@@ -159,6 +159,7 @@ class ProcessTree:
             "evicted_threads": census.evicted_threads,
             "evicted_living_threads": census.evicted_living_threads,
             "dropped_versions": self._inheritance.dropped_versions,
+            "dropped_aliases": self._admission.dropped_aliases,
             "dropped_pictures": self._lifespans.dropped_pictures,
             "dropped_changes": census.dropped_changes,
             "gave_up_waiting": self._descent.given_up,
