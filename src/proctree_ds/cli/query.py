@@ -12,6 +12,7 @@ import click
 
 from proctree_ds.cli.answers import Asked
 from proctree_ds.cli.console import Console, abandon_output, describe_error
+from proctree_ds.cli.doctor import doctor
 from proctree_ds.cli.options import TreeOptions, entity, tree_options, version
 from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
 
@@ -235,6 +236,8 @@ def schema(of: str) -> None:
         abandon_output()
         raise click.ClickException(describe_error(error)) from None
 
+
+main.add_command(doctor)
 
 if __name__ == "__main__":
     main()
