@@ -143,7 +143,7 @@ def main(
         source.close()
         console.fail(str(error))
         sys.exit(1)
-    sink, left_out = _sink(output)
+    sink, left_out = _sink(output, is_live=replay is None)
     pipeline = _assemble(registry, source, sink, log, options, duration_ns, replay, console)
     if replay is None:
         console.say(f"watching live with {len(registry.signatures)} signatures; Ctrl-C ends")
@@ -216,18 +216,21 @@ def _open_log(path: str | None) -> Any:
     return EventLogWriter(path)
 
 
-def _sink(output: str | None) -> tuple[Sink, Callable[[], Iterable[str]]]:
+def _sink(output: str | None, is_live: bool) -> tuple[Sink, Callable[[], Iterable[str]]]:
     """Where findings go, and who tells at the end what was left out there."""
+    from proctree_ds.users import UserNames
+
+    users = UserNames() if is_live else None
     if output == "table" or (output is None and sys.stdout.isatty()):
         from proctree_ds.cli.digest import Digest
         from proctree_ds.sinks.table import Table
 
         width = table_width(_FILE_WIDTH)
-        digest = Digest(Table(sys.stdout, width=width), width)
+        digest = Digest(Table(sys.stdout, width=width, users=users), width)
         return digest, digest.left_out
     from proctree_ds.sinks.jsonl import JsonLines
 
-    return JsonLines(sys.stdout.buffer), lambda: ()
+    return JsonLines(sys.stdout.buffer, users), lambda: ()
 
 
 def _assemble(

@@ -97,6 +97,7 @@ def _asked(
     """What is asked, and how; what goes wrong on the way ends the command with a reason."""
     from proctree_ds.cli.history import read_history
     from proctree_ds.clock import parse_time
+    from proctree_ds.users import UserNames
 
     console = Console(_COMMAND)
     try:
@@ -109,7 +110,7 @@ def _asked(
         if history.end is None:
             raise DataNotFound(f"{source} holds no events: there is nothing to ask about")
         time = history.end if at is None else parse_time(at, start=history.start, now=history.end)
-        yield Asked(history, time, output, console)
+        yield Asked(history, time, output, console, UserNames() if source == "live" else None)
     except BrokenPipeError:
         abandon_output()
     except (ConfigurationError, InvalidTime) as error:
