@@ -1,7 +1,8 @@
 """Whether the kernel tells of processes through its connector (CONFIG_PROC_EVENTS), by asking it.
 
-Who begins to listen is answered with an event of its own (drivers/connector/cn_proc.c, 6.18), so
-no process needs to be made to find out.
+Who begins to listen is answered with an event of its own, whose number is one above that of the
+wish (cn_proc_ack, drivers/connector/cn_proc.c, 6.18). So no process needs to be made to find out,
+and what others are told is not taken for an answer.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ _DONE: Final = 3
 _LISTEN, _IGNORE = 1, 2
 _message: Final = Struct("=IHHII IIIIHH I")
 """struct nlmsghdr, struct cn_msg, and what is wanted (enum proc_cn_mcast_op)."""
-_CN_HEAD: Final = Struct("=II")
+_answer: Final = Struct("=IIII")
+"""The head of struct cn_msg: idx, val, seq, ack."""
 _NETLINK_HEAD_BYTES: Final = 16
 _OWN_BYTES: Final = 4
 _PATIENCE_NS: Final = 500_000_000
@@ -38,11 +40,12 @@ def process_events() -> Check:
             socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_CONNECTOR
         ) as sock:
             sock.bind((0, _PROCESSES))
-            sock.send(_wish(_LISTEN))
+            number = int.from_bytes(os.urandom(3), "little")
+            sock.send(_wish(_LISTEN, number))
             try:
-                is_heard = _hears(sock)
+                is_heard = _hears(sock, number)
             finally:
-                sock.send(_wish(_IGNORE))
+                sock.send(_wish(_IGNORE, number))
     except OSError as error:
         return _missing(
             f"the socket is refused: {error.strerror}",
@@ -61,22 +64,23 @@ def _missing(found: str, remedy: str) -> Check:
     return Check("process events", "missing", found, cost, remedy)
 
 
-def _wish(operation: int) -> bytes:
+def _wish(operation: int, number: int) -> bytes:
     return _message.pack(
         *(_message.size, _DONE, 0, 0, os.getpid()),
-        *(_PROCESSES, _PROCESSES, 0, 0, _OWN_BYTES, 0),
+        *(_PROCESSES, _PROCESSES, 0, number, _OWN_BYTES, 0),
         operation,
     )
 
 
-def _hears(sock: socket.socket) -> bool:
-    """Whether anything comes from the kernel's connector of processes before patience ends."""
+def _hears(sock: socket.socket, number: int) -> bool:
+    """Whether the kernel's connector of processes answers before patience ends."""
+    wanted = number + 1
     poll = select.poll()
     poll.register(sock, select.POLLIN)
     end = boot_now() + _PATIENCE_NS
     while (left := end - boot_now()) > 0 and poll.poll(left // 1_000_000 + 1):
         data, sender = sock.recvfrom(4096)
-        if sender[0] == 0 and len(data) >= _NETLINK_HEAD_BYTES + _CN_HEAD.size:
-            if _CN_HEAD.unpack_from(data, _NETLINK_HEAD_BYTES) == (_PROCESSES, _PROCESSES):
+        if sender[0] == 0 and len(data) >= _NETLINK_HEAD_BYTES + _answer.size:
+            if _answer.unpack_from(data, _NETLINK_HEAD_BYTES)[3] == wanted:
                 return True
     return False

@@ -1,7 +1,7 @@
 """Whether the kernel takes the programs: each hook on its own, then a capture as a whole.
 
-Nothing is concluded that can be tried. A hook is tried by loading and attaching its program alone,
-and detaching it at once; a capture by opening the live source and reading one picture of all
+Nothing is concluded that can be tried. A hook is tried by loading and attaching its program, and
+detaching it at once; a capture by opening the live source and reading one picture of all
 tasks. Each takes some milliseconds, and nobody notices.
 """
 
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from errno import ENOENT, EPERM
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,33 +121,57 @@ class _Program(msgspec.Struct, frozen=True):
 
 
 def hooks(places: Places, path: Path = OBJECT) -> list[Check]:
-    """A check for each program of the object: loaded and attached on its own, for a moment."""
+    """A check for each program of the object: loaded, attached, and detached at once.
+
+    All are loaded together; where that fails, each one alone, to tell which the kernel refuses.
+    """
     try:
         library = load_library()
         with closing(_Opened(library, path)) as opened:
-            names = [(program.name, program.hook) for program in opened.programs()]
+            programs = list(opened.programs())
+            try:
+                opened.load()
+            except OSError as error:
+                refusal = error
+            else:
+                return [_hook(p, partial(opened.attach, p, places)) for p in programs]
     except OSError:  # told by the checks of libbpf and of the object
         return []
-    return [_hook(library, places, path, name, hook) for name, hook in names]
+    if refusal.errno == EPERM:  # that is about who asks, and not about what
+        return [_refused(program, refusal) for program in programs]
+    return [_hook(p, partial(_alone, library, places, path, p.name)) for p in programs]
 
 
-def _hook(library: Library, places: Places, path: Path, name: str, hook: str) -> Check:
-    title = f"hook {hook}" if hook != _TRACEPOINT else "hook tracepoint/syscalls"
-    cost, remedy = _OPTIONAL.get(hook, _NEEDED)
+def _alone(library: Library, places: Places, path: Path, name: str) -> None:
+    with closing(_Opened(library, path)) as opened:
+        chosen = opened.choose(name)
+        opened.load()
+        opened.attach(chosen, places)
+
+
+def _hook(program: _Program, attempt: Callable[[], None]) -> Check:
     try:
-        with closing(_Opened(library, path)) as opened:
-            opened.try_out(name, places)
+        attempt()
     except OSError as error:
-        said = error.log[:1] if isinstance(error, LibbpfError) and error.errno != EPERM else ()
-        found = "; ".join((error.strerror or str(error), *said)).rstrip(".")
-        if error.errno == EPERM:
-            remedy = "see to the rights above"
-        return Check(title, "missing", found, cost, remedy)
-    return Check(title, "ok", f"{name} loads and attaches")
+        return _refused(program, error)
+    return Check(_title(program), "ok", f"{program.name} loads and attaches")
+
+
+def _refused(program: _Program, error: OSError) -> Check:
+    cost, remedy = _OPTIONAL.get(program.hook, _NEEDED)
+    said = error.log[:1] if isinstance(error, LibbpfError) and error.errno != EPERM else ()
+    found = "; ".join((error.strerror or str(error), *said)).rstrip(".")
+    if error.errno == EPERM:
+        remedy = "see to the rights above"
+    return Check(_title(program), "missing", found, cost, remedy)
+
+
+def _title(program: _Program) -> str:
+    return f"hook {program.hook if program.hook != _TRACEPOINT else 'tracepoint/syscalls'}"
 
 
 class _Opened:
-    """The object, opened on its own account, so that one program of it can be tried alone."""
+    """The object, opened on its own account: `choose` one program or all, `load`, `attach`."""
 
     def __init__(self, library: Library, path: Path) -> None:
         self._library = library
@@ -172,28 +197,32 @@ class _Opened:
                 handle,
             )
 
-    def try_out(self, name: str, places: Places) -> None:
-        """Load and attach the one program, and detach it. Raises `LibbpfError`, an OSError."""
-        chosen: _Program | None = None
-        for program in self.programs():
-            wanted = program.name == name
-            chosen = program if wanted else chosen
+    def choose(self, name: str) -> _Program:
+        """Leave all other programs out."""
+        programs = {program.name: program for program in self.programs()}
+        for program in programs.values():
             self._library.number(
-                f"choose {name}", "bpf_program__set_autoload", program.handle, wanted
+                f"choose {name}",
+                "bpf_program__set_autoload",
+                program.handle,
+                program.name == name,
             )
-        assert chosen is not None
+        return programs[name]
+
+    def load(self) -> None:
+        """Give what is chosen to the kernel. Raises `LibbpfError`, an OSError."""
         self._library.number("load", "bpf_object__load", self._object)
-        if chosen.hook == _TRACEPOINT:
+
+    def attach(self, program: _Program, places: Places) -> None:
+        """Attach a loaded program, and detach it. Raises `LibbpfError`, an OSError."""
+        if program.hook == _TRACEPOINT:
             if not os.path.isdir(places.tracing / "syscalls"):
                 raise OSError(ENOENT, "it loads, but there is no tracefs to attach it to")
             link = self._library.pointer(
-                "attach",
-                "bpf_program__attach_tracepoint",
-                chosen.handle,
-                *_A_TRACEPOINT,
+                "attach", "bpf_program__attach_tracepoint", program.handle, *_A_TRACEPOINT
             )
         else:
-            link = self._library.pointer("attach", "bpf_program__attach", chosen.handle)
+            link = self._library.pointer("attach", "bpf_program__attach", program.handle)
         self._functions.bpf_link__destroy(link)
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "kernel_types",
     "lockdown",
     "mounts",
+    "namespace",
     "pid_namespace",
     "tracing",
     "version_of",
@@ -59,6 +60,14 @@ def mounts(proc: Path) -> Iterator[Mount]:
         if rest and len(words) > 4:
             place = re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), words[4])
             yield Mount(rest.partition(" ")[0], place, words[2])
+
+
+def namespace(places: Places, kind: str) -> int | None:
+    """The inode of the namespace that this process is in; None where that cannot be seen."""
+    try:
+        return os.stat(places.proc / "self/ns" / kind).st_ino
+    except OSError:
+        return None
 
 
 def version_of(release: str) -> tuple[int, int] | None:
@@ -200,13 +209,13 @@ def cgroups(places: Places) -> Check:
 
 def pid_namespace(places: Places) -> Check:
     """Whether /proc and the kernel's events count processes alike."""
-    inode = os.stat(places.proc / "self/ns/pid").st_ino
+    inode = namespace(places, "pid")
     if inode == _HOST_PID_NAMESPACE:
         return Check("pid namespace", "ok", "the host's")
     return Check(
         "pid namespace",
         "degraded",
-        f"an inner one ({inode})",
+        "it cannot be told which" if inode is None else f"an inner one ({inode})",
         "/proc has other pids than the kernel's events, and is not read: what the kernel's list"
         " of tasks does not show at the start stays unknown",
         "run on the host, or in a container with the host's pids (--pid=host)",

@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from proctree_ds.diagnosis.checks import Check, Places
-from proctree_ds.diagnosis.machine import version_of
+from proctree_ds.diagnosis.machine import namespace, version_of
 from proctree_ds.registry import danger_of
 
 __all__ = ["capabilities", "code", "system_call_filter"]
@@ -76,7 +76,7 @@ _CAPABILITIES: Final = (
 def capabilities(places: Places, release: str) -> list[Check]:
     """A check for each capability of use, by the effective set (capabilities(7))."""
     effective = int(_status(places, "CapEff") or "0", 16)
-    inner = os.stat(places.proc / "self/ns/user").st_ino != _INITIAL_USER_NAMESPACE
+    inner = namespace(places, "user") not in (_INITIAL_USER_NAMESPACE, None)
     version = version_of(release)
     return [
         _capability(wanted, effective, inner, version is None or version >= _UNCOUNTED_SINCE)
@@ -100,7 +100,10 @@ def _capability(wanted: _Capability, effective: int, inner: bool, uncounted: boo
 
 
 def _status(places: Places, name: str) -> str | None:
-    text = os.fsdecode((places.proc / "self/status").read_bytes())
+    try:
+        text = os.fsdecode((places.proc / "self/status").read_bytes())
+    except OSError:  # without /proc nothing is known of it
+        return None
     found = re.search(rf"^{name}:\s*(\S+)$", text, re.MULTILINE)
     return found[1] if found else None
 
