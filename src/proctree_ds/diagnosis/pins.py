@@ -123,7 +123,7 @@ def pins(places: Places, directory: Path) -> Check:
             "degraded",
             str(error),
             "what is pinned there is left alone",
-            "look who made it: ls -ld and bpftool link show pinned",
+            f"run as root, or look whose it is: ls -ld {directory}",
         )
     if not found:
         return Check(name, "ok", f"none in {directory}")

@@ -22,6 +22,10 @@ _INITIAL_USER_NAMESPACE: Final = 0xEFFFFFFD
 _UNCOUNTED_SINCE: Final = (5, 11)
 """Maps no longer count against RLIMIT_MEMLOCK (kernel/bpf/syscall.c)."""
 _AS_ROOT: Final = "run as root (sudo), or with the capabilities CAP_BPF and CAP_PERFMON"
+_BEYOND_ROOT: Final = (
+    "root was left without: run on the host, or give CAP_BPF and CAP_PERFMON to this container or"
+    " service"
+)
 _PACKAGE: Final = Path(__file__).parent.parent
 
 
@@ -93,6 +97,8 @@ def _capability(wanted: _Capability, effective: int, inner: bool, uncounted: boo
     if wanted.name == "CAP_SYS_RESOURCE" and uncounted:
         return Check(wanted.name, "ok", "not effective, and not needed since Linux 5.11")
     found, remedy = "not in the effective set", wanted.remedy
+    if wanted.is_required and os.geteuid() == 0:
+        remedy = _BEYOND_ROOT
     if has or by_admin:
         found = "effective in this user namespace only, which the kernel does not take"
         remedy = "run outside of the user namespace, as the host's root"

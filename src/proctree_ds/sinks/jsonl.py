@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
 from proctree_ds.detection import Detection
-from proctree_ds.users import UserNames
+
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
 
 __all__ = ["JsonLines", "encode"]
 

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proctree_ds.answers import ProcessInfo
 from proctree_ds.clock import format_time
 from proctree_ds.sinks.escape import visible
-from proctree_ds.users import UserNames
+
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
 
 __all__ = [
     "command_of",

@@ -7,7 +7,7 @@ rendered first and written at once, so that a file that takes no more raises a p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.console import Console
 from rich.panel import Panel
@@ -18,7 +18,9 @@ from rich.tree import Tree
 from proctree_ds.clock import format_time
 from proctree_ds.detection import Detection
 from proctree_ds.sinks.escape import visible
-from proctree_ds.users import UserNames
+
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
 
 __all__ = ["Table"]
 

@@ -11,13 +11,15 @@ of any depth costs a stack of Python objects, not of calls.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from proctree_ds.answers import ProcessInfo
 from proctree_ds.sinks.process_view import command_of, cut, life_of, name_of, started, user_of
-from proctree_ds.users import UserNames
+
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
 
 __all__ = ["DEPTH_SHOWN", "Line", "chain", "descendants", "draw"]
 
