@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pwd
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -31,13 +32,20 @@ class Passwd:
         self.users = {uid: name for name, uid in users.items()}
         self.asked: list[int] = []
         self.now = 0
+        self.captured: str | None = "this boot"
 
     def __call__(self, uid: int) -> str | None:
         self.asked.append(uid)
         return self.users.get(uid)
 
     def names(self) -> UserNames:
-        return UserNames(user_namespace=HERE, lookup=self, clock=lambda: self.now)
+        return UserNames(
+            lambda: self.captured,
+            boot_id="this boot",
+            user_namespace=HERE,
+            lookup=self,
+            clock=lambda: self.now,
+        )
 
 
 def nasty() -> UserNames:
@@ -51,6 +59,14 @@ def test_names_of_this_user_namespace_only() -> None:
     assert [names.name(uid, HERE) for uid in (0, 1000, 1001, None)] == ["root", "ana", None, None]
     assert names.name(0, ELSEWHERE) is None
     assert names.name(0, None) is None
+
+
+def test_names_of_this_boot_only() -> None:
+    passwd = Passwd(root=0)
+    names = passwd.names()
+    for passwd.captured, known in (("this boot", True), ("another", False), (None, False)):
+        assert names.are_known is known
+        assert names.name(0, HERE) == ("root" if known else None)
 
 
 def test_a_name_is_looked_up_once_until_it_is_old() -> None:
@@ -82,7 +98,9 @@ def test_few_names_are_remembered() -> None:
 @pytest.mark.parametrize("uid", [0, 2**32 - 2, 2**32 - 1, 2**40])
 def test_names_of_this_machine(uid: int) -> None:
     expected = pwd.getpwuid(0).pw_name if uid == 0 else None
-    assert UserNames().name(uid, os.stat("/proc/self/ns/user").st_ino) == expected
+    boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    names = UserNames(lambda: boot_id)
+    assert names.name(uid, os.stat("/proc/self/ns/user").st_ino) == expected
 
 
 # -------------------------------------------------------------------------------------- where shown

@@ -29,7 +29,7 @@ _PIPE_WIDTH: Final = 1_000
 class Asked(msgspec.Struct, frozen=True):
     """A history, the instant asked about (epoch ns), and how to answer (None: as fits).
 
-    `users` has the names of the users where the history is this machine's own.
+    `users` has the names of the users where the history is of this machine and boot.
     """
 
     history: History

@@ -110,7 +110,8 @@ def _asked(
         if history.end is None:
             raise DataNotFound(f"{source} holds no events: there is nothing to ask about")
         time = history.end if at is None else parse_time(at, start=history.start, now=history.end)
-        yield Asked(history, time, output, console, UserNames() if source == "live" else None)
+        users = UserNames(lambda: history.data_source.tree.boot_id)
+        yield Asked(history, time, output, console, users if users.are_known else None)
     except BrokenPipeError:
         abandon_output()
     except (ConfigurationError, InvalidTime) as error:
