@@ -10,7 +10,7 @@ from commands import run
 
 from proctree_ds.diagnosis import Check, Diagnosis, Places, find_pins, remove_pins
 from proctree_ds.diagnosis.bcc import bcc, unrelated_bcc
-from proctree_ds.diagnosis.loading import compiled_object
+from proctree_ds.diagnosis.loading import compiled_object, hooks, libbpf, ring
 from proctree_ds.diagnosis.machine import (
     architecture,
     boot_clock,
@@ -127,7 +127,8 @@ def test_rights_within_a_user_namespace_are_none(proc: Path) -> None:
 
 
 def test_memory_of_rings_is_limited_on_old_kernels_only(proc: Path) -> None:
-    assert rights(proc, ONLY_BPF, "5.10.0")["CAP_SYS_RESOURCE"].verdict == "missing"
+    check = rights(proc, ONLY_BPF, "5.10.0")["CAP_SYS_RESOURCE"]
+    assert (check.verdict, "RLIMIT_MEMLOCK is" in check.found) == ("missing", True)
     assert rights(proc, ONLY_BPF, "5.11.0")["CAP_SYS_RESOURCE"].verdict == "ok"
 
 
@@ -190,6 +191,18 @@ def test_a_time_namespace_moves_the_boot_clock(
     if offsets is not None:
         (proc / "self/timens_offsets").write_text(offsets)
     assert boot_clock(Places(proc)).verdict == verdict
+
+
+# ------------------------------------------------------------------------------------- libbpf
+
+
+def test_without_libbpf_everything_that_needs_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("proctree_ds.sources.libbpf.SONAME", "libbpf-that-is-not-there.so.1")
+    monkeypatch.setattr("proctree_ds.sources.libbpf._library", None)
+    for check in (libbpf(), ring()):
+        assert (check.verdict, check.is_required) == ("missing", True)
+    assert "apt-get install libbpf1" in (libbpf().remedy or "")
+    assert hooks(Places()) == []
 
 
 # ---------------------------------------------------------------------------------------- BCC

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import sys
 from pathlib import Path
 from typing import Final
@@ -79,7 +80,10 @@ _CAPABILITIES: Final = (
 
 def capabilities(places: Places, release: str) -> list[Check]:
     """A check for each capability of use, by the effective set (capabilities(7))."""
-    effective = int(_status(places, "CapEff") or "0", 16)
+    told = _status(places, "CapEff")
+    if told is None:
+        return [_untold(places, wanted) for wanted in _CAPABILITIES]
+    effective = int(told, 16)
     inner = namespace(places, "user") not in (_INITIAL_USER_NAMESPACE, None)
     version = version_of(release)
     return [
@@ -99,10 +103,24 @@ def _capability(wanted: _Capability, effective: int, inner: bool, uncounted: boo
     found, remedy = "not in the effective set", wanted.remedy
     if wanted.is_required and os.geteuid() == 0:
         remedy = _BEYOND_ROOT
+    if wanted.name == "CAP_SYS_RESOURCE":
+        found += f"; RLIMIT_MEMLOCK is {resource.getrlimit(resource.RLIMIT_MEMLOCK)[0]:,} bytes"
     if has or by_admin:
         found = "effective in this user namespace only, which the kernel does not take"
         remedy = "run outside of the user namespace, as the host's root"
     return Check(wanted.name, "missing", found, wanted.cost, remedy, wanted.is_required)
+
+
+def _untold(places: Places, wanted: _Capability) -> Check:
+    status = places.proc / "self/status"
+    return Check(
+        wanted.name,
+        "missing",
+        f"it cannot be told: {status} cannot be read",
+        wanted.cost,
+        f"mount -t proc proc {places.proc}",
+        wanted.is_required,
+    )
 
 
 def _status(places: Places, name: str) -> str | None:
