@@ -35,7 +35,7 @@ from proctree_ds.errors import ConfigurationError, SignatureError
 from proctree_ds.signature import EventSelector, Signature, SignatureMetadata
 from proctree_ds.watchdog import SignatureTimeout, Watchdog
 
-__all__ = ["LoadFailure", "Registry", "load_signatures"]
+__all__ = ["LoadFailure", "Registry", "danger_of", "load_signatures"]
 
 FILE_BYTES: Final = 4 * 1024 * 1024
 """A signature file larger than this is refused."""
@@ -103,7 +103,7 @@ class Registry:
                 f"signatures cannot be read from {os.fspath(directory)}: {why}; "
                 "name a directory that holds *.py files"
             ) from error
-        danger = _danger(root)
+        danger = danger_of(root)
         if danger is not None:
             raise ConfigurationError(f"signatures are not loaded from {root}: {danger}")
         for name in names:
@@ -233,13 +233,13 @@ def _read(path: Path) -> bytes:
         target = path.resolve()
         danger = _writable_by_others(str(target), facts)
         if danger is None and target.parent != path.parent:
-            danger = _danger(target.parent)
+            danger = danger_of(target.parent)
         if danger is not None:
             raise SignatureError(f"not loaded: {danger}")
         return file.read(FILE_BYTES + 1)
 
 
-def _danger(directory: Path) -> str | None:
+def danger_of(directory: Path) -> str | None:
     """Who else than root could change what `directory` holds, and the remedy. None if nobody."""
     problem = _writable_by_others(str(directory), directory.stat())
     for parent in directory.parents if problem is None else ():

@@ -93,6 +93,7 @@ def test_a_process_is_found_and_the_run_ends_with_its_summary(
     assert {finding["data"]["by"] for finding in found} == {os.getpid()}
     for finding in found:
         assert finding["lineage"][1]["pid"] == os.getpid()
+        assert finding["process"]["user"] == "root"
     assert "20 findings" in errors
     assert "none lost" in errors
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from proctree_ds.pipeline import Pipeline, Sink, Trouble
     from proctree_ds.registry import Registry
     from proctree_ds.sources import Source
+    from proctree_ds.tree import ProcessTree
 
 __all__ = ["main"]
 
@@ -143,8 +144,9 @@ def main(
         source.close()
         console.fail(str(error))
         sys.exit(1)
-    sink, left_out = _sink(output)
-    pipeline = _assemble(registry, source, sink, log, options, duration_ns, replay, console)
+    tree = _tree(options)
+    sink, left_out = _sink(output, tree)
+    pipeline = _assemble(registry, source, sink, log, options, tree, duration_ns, replay, console)
     if replay is None:
         console.say(f"watching live with {len(registry.signatures)} signatures; Ctrl-C ends")
     _watch(pipeline, console)
@@ -216,18 +218,27 @@ def _open_log(path: str | None) -> Any:
     return EventLogWriter(path)
 
 
-def _sink(output: str | None) -> tuple[Sink, Callable[[], Iterable[str]]]:
+def _tree(options: TreeOptions) -> ProcessTree:
+    from proctree_ds.tree import ProcessTree
+
+    return ProcessTree(options.process_cache or 16_384, options.thread_cache or 32_768)
+
+
+def _sink(output: str | None, tree: ProcessTree) -> tuple[Sink, Callable[[], Iterable[str]]]:
     """Where findings go, and who tells at the end what was left out there."""
+    from proctree_ds.users import UserNames
+
+    users = UserNames(lambda: tree.boot_id)
     if output == "table" or (output is None and sys.stdout.isatty()):
         from proctree_ds.cli.digest import Digest
         from proctree_ds.sinks.table import Table
 
         width = table_width(_FILE_WIDTH)
-        digest = Digest(Table(sys.stdout, width=width), width)
+        digest = Digest(Table(sys.stdout, width=width, users=users), width)
         return digest, digest.left_out
     from proctree_ds.sinks.jsonl import JsonLines
 
-    return JsonLines(sys.stdout.buffer), lambda: ()
+    return JsonLines(sys.stdout.buffer, users), lambda: ()
 
 
 def _assemble(
@@ -236,13 +247,13 @@ def _assemble(
     sink: Sink,
     log: Any,
     options: TreeOptions,
+    tree: ProcessTree,
     duration_ns: int | None,
     replay: str | None,
     console: Console,
 ) -> Pipeline:
     from proctree_ds.clock import boot_now
     from proctree_ds.pipeline import Pipeline
-    from proctree_ds.tree import ProcessTree
 
     def on_trouble(trouble: Trouble) -> None:
         if trouble.part == "log":
@@ -258,7 +269,7 @@ def _assemble(
         source,
         registry.signatures,
         [sink],
-        tree=ProcessTree(options.process_cache or 16_384, options.thread_cache or 32_768),
+        tree=tree,
         feeds_tree=options.source != "none",
         log=log,
         duration_ns=duration_ns,
