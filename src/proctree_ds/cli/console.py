@@ -75,16 +75,16 @@ class Console:
         self._failures: set[str] = set()
         self._skipped = 0
 
-    def say(self, text: str, **fields: object) -> None:
+    def say(self, text: str, /, **fields: object) -> None:
         """Tell what is going on, unless that was not wanted."""
         if not self.quiet:
             self._write("info", text, fields)
 
-    def warn(self, text: str, **fields: object) -> None:
+    def warn(self, text: str, /, **fields: object) -> None:
         """Tell of something that is not as it should be, and goes on."""
         self._tell("warning", text, fields)
 
-    def fail(self, text: str, **fields: object) -> None:
+    def fail(self, text: str, /, **fields: object) -> None:
         """Tell of something that failed, once: the exit status will be 1."""
         self.has_failed = True
         if text in self._failures:

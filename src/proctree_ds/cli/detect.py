@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from proctree_ds.cli.console import Console, abandon_output, describe_error, table_width
-from proctree_ds.cli.options import TreeOptions, address, duration, size, tree_options, version
+from proctree_ds.cli.options import (
+    TreeOptions,
+    account,
+    address,
+    duration,
+    size,
+    tree_options,
+    version,
+)
 from proctree_ds.cli.service import Service, ServiceOptions
 from proctree_ds.errors import ConfigurationError, ProctreeError
 
@@ -110,6 +118,7 @@ _FILE_WIDTH: Final = 120
 @click.option(
     "--user",
     metavar="NAME",
+    callback=account,
     help="Go on as this user once the kernel's programs are attached.",
 )
 @click.option(
@@ -175,7 +184,8 @@ def main(
         console.fail(str(error))
         sys.exit(1)
     sink, left_out = _sink(output)
-    service = Service(ServiceOptions(metrics, user, keep_privileges), console, registry)
+    chosen = ServiceOptions(metrics, user, keep_privileges)
+    service = Service(chosen, console, registry, is_live=replay is None)
     pipeline = _assemble(
         registry, source, sink, log, options, duration_ns, replay, console, service
     )

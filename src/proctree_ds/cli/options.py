@@ -13,11 +13,12 @@ import click
 import msgspec
 
 from proctree_ds.clock import parse_duration
-from proctree_ds.errors import ConfigurationError, InvalidTime
+from proctree_ds.errors import ConfigurationError, InvalidTime, ServiceError
 
 __all__ = [
     "CACHE_LIMIT",
     "TreeOptions",
+    "account",
     "address",
     "duration",
     "entity",
@@ -129,6 +130,19 @@ def address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[s
         return parse_address(value)
     except ConfigurationError as error:
         raise click.BadParameter(str(error)) from None
+
+
+def account(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """The name of a user of this machine, who is not root."""
+    if value is None:
+        return None
+    from proctree_ds.service.privileges import require_user
+
+    try:
+        require_user(value)
+    except ServiceError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
 
 
 def version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:

@@ -42,13 +42,16 @@ class ServiceOptions(msgspec.Struct, frozen=True):
 class Service:
     """Attends to a run: `prepare` once the source is open, `attend` before it, `batch` in it."""
 
-    def __init__(self, options: ServiceOptions, console: Console, registry: Registry) -> None:
+    def __init__(
+        self, options: ServiceOptions, console: Console, registry: Registry, is_live: bool
+    ) -> None:
         from proctree_ds.service.health import Health
         from proctree_ds.service.notify import Notifier
 
         self._options = options
         self._console = console
         self._registry = registry
+        self._tells_loss = is_live  # of a replay the summary does
         self._health = Health()
         self._notifier = Notifier()
         self._terminals = [n for n in (0, 1, 2) if _is_terminal(n)]
@@ -107,7 +110,7 @@ class Service:
         if not self._is_ready:
             self._is_ready = True
             self._notifier.ready(self._status())
-        if pipeline.loss_windows != self._loss_told:
+        if self._tells_loss and pipeline.loss_windows != self._loss_told:
             self._tell_loss(pipeline)
         if self._reload_wanted:
             self._reload_wanted = False
@@ -127,13 +130,14 @@ class Service:
 
     def end(self) -> None:
         """The run has ended, or never began. Twice is fine."""
-        self._health.end()
+        self._health.end("the source has ended")
         self._notifier.close()
         if self._endpoint is not None:
             self._endpoint.close()
 
     def stopping(self) -> None:
         """The run is about to end. Safe in a signal handler."""
+        self._health.end("the run is about to end")
         self._notifier.stopping()
 
     def _reload(self, pipeline: Pipeline) -> None:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from errno import EMFILE, ENFILE
 from http.server import BaseHTTPRequestHandler
 from ipaddress import ip_address
 from socketserver import TCPServer, ThreadingMixIn
@@ -67,6 +68,7 @@ class Endpoint:
             ) from error
         self.url = f"http://{_url_host(host)}:{self._server.server_address[1]}"
         self._thread: threading.Thread | None = None
+        self._is_closed = False
 
     def start(self, pages: dict[str, Page]) -> None:
         """Answer with these pages, by path."""
@@ -77,7 +79,8 @@ class Endpoint:
     def close(self) -> None:
         """Let go of all clients. Twice is fine."""
         if self._thread is not None:
-            self._server.shutdown()
+            self._is_closed = True
+            self._server.socket.shutdown(socket.SHUT_RDWR)  # wakes whoever waits for a client
             self._thread.join()
             self._thread = None
         self._server.server_close()
@@ -87,7 +90,8 @@ class Endpoint:
         # Signals are the main thread's: another one could only delay them. Those that it starts
         # are made like it.
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        self._server.serve_forever()
+        while not self._is_closed:
+            self._server.handle_request()
 
 
 def _url_host(host: str) -> str:
@@ -112,8 +116,9 @@ class _Server(ThreadingMixIn, TCPServer):
         """As it is done there, but without a busy loop where no descriptor is left."""
         try:
             return super().get_request()
-        except OSError:
-            time.sleep(_NO_DESCRIPTOR_SECONDS)
+        except OSError as error:
+            if error.errno in (EMFILE, ENFILE):
+                time.sleep(_NO_DESCRIPTOR_SECONDS)
             raise
 
     def process_request(self, request: Any, client_address: Any) -> None:

@@ -39,8 +39,8 @@ class Health:
             goes_on = before is not None and now - before[1] <= LOSS_SECONDS
             self._loss = (before[0] if goes_on and before else now, now)
 
-    def end(self, why: str = "the source has ended") -> None:
-        """Nothing more will come."""
+    def end(self, why: str) -> None:
+        """Nothing more will come, and why."""
         self._ended = why
 
     @property
