@@ -219,7 +219,7 @@ def test_the_endpoint_gives_the_figures_that_are_listed_and_those_of_the_process
     pipeline.run()
     status, kind, body = page()
     assert (status, kind.partition(";")[0]) == (200, "text/plain")
-    given = {}
+    given: dict[str, tuple[bool, set[str]]] = {}
     for family in text_string_to_metric_families(body.decode()):
         counts = family.type == "counter"
         for sample in family.samples:

@@ -108,7 +108,7 @@ class Registry:
         for directory, place in self._directories.items():
             try:
                 fresh.load_directory(directory)
-            except ConfigurationError as error:
+            except (ConfigurationError, OSError) as error:  # it may go while it is looked at
                 fresh._directories[directory] = place
                 fresh.failures.append(LoadFailure(directory, str(error)))
                 for path in self._loaded:
@@ -129,6 +129,8 @@ class Registry:
             path = str(Path(package.__path__[0]) / f"{found.name}.py")
             if self._take_unchanged(path, b""):
                 continue
+            if self._before and path not in self._before:
+                continue  # of another version of the library
             try:
                 module = importlib.import_module(f"{_BUILTIN_PACKAGE}.{found.name}")
             except Exception as error:  # noqa: BLE001 - kept as a value

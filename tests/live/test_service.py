@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import textwrap
 import time
 import urllib.request
@@ -174,6 +175,30 @@ def test_rights_are_dropped_and_losses_are_repaired_all_the_same(
         assert service.says("signatures read again")["failures"] == 0
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(SECONDS) == 0
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_the_right_to_read_stays_only_where_it_is_needed(tmp_path: Path, is_open: bool) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "file").touch()
+    os.chown(home, 1000, 1000)
+    home.chmod(0o755 if is_open else 0o700)
+    code = (
+        "import sys; from proctree_ds.service.privileges import *;"
+        " print(drop_privileges({'CAP_SYS_PTRACE'}, readable=sys.argv[1:]));"
+        " open(sys.argv[1]).close(); print(*open('/proc/self/status'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, home / "file"],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=True,
+    )
+    left = int(done.stdout.partition("CapPrm:")[2].split()[0], 16)
+    assert left == (PTRACE if is_open else PTRACE | DAC_READ_SEARCH)
+    assert (str(home) in done.stdout) != is_open
 
 
 def test_a_hangup_reloads_what_changed_and_keeps_what_did_not(signatures: Path) -> None:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import pwd
 import re
 from collections.abc import Iterable, Sequence
@@ -70,7 +69,7 @@ def has_any() -> bool:
 
 def needed(reads_procfs: bool = True, release: str | None = None) -> set[str]:
     """The capabilities that a live capture goes on to need; `release` as of uname(2)."""
-    found = re.match(r"(\d+)\.(\d+)", platform.release() if release is None else release)
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release if release is None else release)
     version = (int(found[1]), int(found[2])) if found else (0, 0)
     names = set()
     if reads_procfs:
