@@ -237,7 +237,7 @@ def test_a_hangup_reloads_what_changed_and_keeps_what_did_not(signatures: Path) 
 
 def test_nothing_is_lost_while_signatures_are_read_again(signatures: Path) -> None:
     with serving("--signatures", signatures) as service:
-        for number in range(12):
+        for number in range(6):
             write(signatures, str(number))
             service.process.send_signal(signal.SIGHUP)
             marked(str(number))

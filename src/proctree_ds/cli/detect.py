@@ -193,6 +193,8 @@ def main(
         service.prepare(_rights(options) if replay is None else None, directories)
     except ProctreeError as error:
         source.close()
+        if log is not None:
+            log.close()
         service.end()
         console.fail(str(error))
         sys.exit(1)
