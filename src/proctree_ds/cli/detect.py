@@ -18,12 +18,22 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from proctree_ds.cli.console import Console, abandon_output, describe_error, table_width
-from proctree_ds.cli.options import TreeOptions, duration, size, tree_options, version
+from proctree_ds.cli.options import (
+    TreeOptions,
+    account,
+    address,
+    duration,
+    size,
+    tree_options,
+    version,
+)
+from proctree_ds.cli.service import Service, ServiceOptions
 from proctree_ds.errors import ConfigurationError, ProctreeError
 
 if TYPE_CHECKING:
     from proctree_ds.pipeline import Pipeline, Sink, Trouble
     from proctree_ds.registry import Registry
+    from proctree_ds.report import Report
     from proctree_ds.sources import Source
     from proctree_ds.tree import ProcessTree
 
@@ -93,6 +103,30 @@ _FILE_WIDTH: Final = 120
 @click.option(
     "--skip-bad-lines", is_flag=True, help="Count lines that cannot be read, instead of ending."
 )
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    callback=address,
+    help="Give figures at /metrics (Prometheus) and /health, over HTTP on this address.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How standard error is written: text, for reading, or json, an object a line.",
+)
+@click.option(
+    "--user",
+    metavar="NAME",
+    callback=account,
+    help="Go on as this user once the kernel's programs are attached.",
+)
+@click.option(
+    "--keep-privileges",
+    is_flag=True,
+    help="Keep capabilities that are not needed once the kernel's programs are attached.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but findings and what went wrong.")
 @click.option(
     "--version",
@@ -114,6 +148,10 @@ def main(
     loader: str,
     ring_size: int | None,
     skip_bad_lines: bool,
+    metrics: tuple[str, int] | None,
+    log_format: str,
+    user: str | None,
+    keep_privileges: bool,
     quiet: bool,
 ) -> None:
     """Watch processes and tell what signatures find, live (the default) or in a replay.
@@ -122,13 +160,15 @@ def main(
     """
     _refuse_what_is_not_there(options, loader, record, replay, ring_size)
     _refuse_what_cannot_be(replay, log_path)
-    console = Console(_COMMAND, quiet)
+    if user is not None and (keep_privileges or replay is not None):
+        raise click.UsageError("--user is for a live run that does not --keep-privileges")
+    console = Console(_COMMAND, quiet, log_format)
     try:
         registry = _load(directories, not no_builtin)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     for failure in registry.failures:
-        console.fail(f"not loaded: {failure}")
+        console.fail(f"not loaded: {failure}", path=failure.path, line=failure.line)
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
@@ -146,13 +186,35 @@ def main(
         sys.exit(1)
     tree = _tree(options)
     sink, left_out = _sink(output, tree)
-    pipeline = _assemble(registry, source, sink, log, options, tree, duration_ns, replay, console)
+    chosen = ServiceOptions(metrics, user, keep_privileges)
+    service = Service(chosen, console, registry, is_live=replay is None)
+    pipeline = _assemble(
+        registry, source, sink, log, options, tree, duration_ns, replay, console, service
+    )
+    try:
+        service.prepare(_rights(options) if replay is None else None, directories)
+    except ProctreeError as error:
+        source.close()
+        if log is not None:
+            log.close()
+        service.end()
+        console.fail(str(error))
+        sys.exit(1)
+    service.attend(pipeline)
     if replay is None:
         console.say(f"watching live with {len(registry.signatures)} signatures; Ctrl-C ends")
-    _watch(pipeline, console)
+    _watch(pipeline, console, service)
     for line in left_out():
         console.say(line)
+    console.close()
     sys.exit(1 if console.has_failed else 0)
+
+
+def _rights(options: TreeOptions) -> set[str]:
+    """The capabilities that a live run goes on to need."""
+    from proctree_ds.service.privileges import needed
+
+    return needed(reads_procfs=not options.disable_procfs)
 
 
 def _refuse_what_is_not_there(
@@ -251,11 +313,13 @@ def _assemble(
     duration_ns: int | None,
     replay: str | None,
     console: Console,
+    service: Service,
 ) -> Pipeline:
     from proctree_ds.clock import boot_now
     from proctree_ds.pipeline import Pipeline
 
     def on_trouble(trouble: Trouble) -> None:
+        service.trouble(trouble.part)
         if trouble.part == "log":
             console.fail(
                 f"the event log ends here: {describe_error(trouble.error)}; detection goes on"
@@ -264,6 +328,16 @@ def _assemble(
         abandon_output()
         if not isinstance(trouble.error, BrokenPipeError):
             console.fail(f"findings cannot be written: {describe_error(trouble.error)}")
+
+    def on_report(report: Report) -> None:
+        tell = console.warn if report.kind in ("slow", "unwatched") else console.fail
+        tell(
+            str(report),
+            signature=report.signature_id,
+            kind=report.kind,
+            where=report.where,
+            count=report.count,
+        )
 
     return Pipeline(
         source,
@@ -274,19 +348,19 @@ def _assemble(
         log=log,
         duration_ns=duration_ns,
         clock=boot_now if replay is None else None,
-        on_report=lambda report: (
-            console.warn(str(report))
-            if report.kind in ("slow", "unwatched")
-            else console.fail(str(report))
-        ),
+        on_report=on_report,
         on_trouble=on_trouble,
-        on_fault=lambda fault: console.warn(str(fault)),
+        on_fault=lambda fault: console.warn(str(fault), fault=fault.kind),
+        on_batch=service.batch,
     )
 
 
-def _watch(pipeline: Pipeline, console: Console) -> None:
+def _watch(pipeline: Pipeline, console: Console, service: Service) -> None:
     def end(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and not service.hang_up():
+            return
         signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+        service.stopping()
         pipeline.stop()
 
     before = {
@@ -302,6 +376,7 @@ def _watch(pipeline: Pipeline, console: Console) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        service.end()
     console.summarise(pipeline.summary())
 
 
