@@ -131,8 +131,8 @@ def detect_options() -> str:
 
 def query_commands() -> str:
     rows = [_head("command", "what it answers", "options of its own")]
-    every = [{o.opts[0] for o in _options(command)} for command in query.commands.values()]
-    shared = set.intersection(*(names for names in every if "--at" in names))
+    every = [query.commands[name] for name in ("ps", "tree")]
+    shared = set.intersection(*({o.opts[0] for o in _options(command)} for command in every))
     for name, command in query.commands.items():
         own = [f"`{o.opts[0]}`" for o in _options(command) if o.opts[0] not in shared]
         rows.append(_row(f"`proctree {name}`", _first_sentence(command.help), ", ".join(own)))

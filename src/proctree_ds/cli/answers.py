@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from proctree_ds.cli.console import table_width
-from proctree_ds.errors import NeverSeen
+from proctree_ds.clock import parse_time
+from proctree_ds.errors import DataNotFound, NeverSeen
 
 if TYPE_CHECKING:
-    from proctree_ds.answers import ProcessInfo
+    from proctree_ds.answers import ProcessInfo, ThreadInfo
     from proctree_ds.cli.console import Console
     from proctree_ds.cli.history import History
     from proctree_ds.datasource import DataSource
     from proctree_ds.sinks.tree_view import Line
     from proctree_ds.users import UserNames
 
-__all__ = ["Asked"]
+__all__ = ["Asked", "print_json", "print_lines"]
 
 _PIPE_WIDTH: Final = 1_000
 """Columns of a table that goes to no terminal: wide enough to cut almost nothing."""
@@ -45,12 +46,35 @@ class Asked(msgspec.Struct, frozen=True):
         """Where the answers come from."""
         return self.history.data_source
 
+    def at(self, text: str) -> Asked:
+        """The same as of the instant that a person wrote. Raises `InvalidTime`."""
+        assert self.history.end is not None
+        time = parse_time(text, start=self.history.start, now=self.history.end)
+        return msgspec.structs.replace(self, time=time)
+
+    def who(self, entity_id: int | None, time: int) -> ProcessInfo | None:
+        """A process by its id as of an instant, None where that is not known."""
+        try:
+            return None if entity_id is None else self.answers.process(entity_id, time)
+        except DataNotFound:
+            return None
+
     def find(self, pid: int | None, entity_id: int | None) -> ProcessInfo:
         """The process that is meant. Raises `DataNotFound`."""
         if entity_id is not None:
             return self.answers.process(entity_id, self.time)
         assert pid is not None
         return self.answers.pid(pid, self.time)
+
+    def find_last(self, pid: int | None, entity_id: int | None, time: int) -> ProcessInfo:
+        """The process that is meant, as of `time`; of a pid its last holder, exited or not.
+
+        Raises `DataNotFound`.
+        """
+        if entity_id is not None:
+            return self.answers.process(entity_id, time)
+        assert pid is not None
+        return self.history.last_holder(pid, time)
 
     def processes(self, with_exited: bool) -> list[ProcessInfo]:
         """The processes at the instant, with a word about those that a limit has taken."""
@@ -78,56 +102,93 @@ class Asked(msgspec.Struct, frozen=True):
 
     def show_tree(self, lines: Sequence[Line]) -> None:
         """Print processes in their places in a tree; as JSON, an object a line."""
-        if self._is_json:
+        if self.is_json:
             self._print_json(line.info for line in lines)
             return
         from proctree_ds.sinks.tree_view import draw
 
-        is_terminal = sys.stdout.isatty()
-        color = is_terminal and "NO_COLOR" not in os.environ
-        _print(
+        print_lines(
             draw(
                 lines,
-                width=table_width(_PIPE_WIDTH),
+                width=self.width,
                 since=self.history.start,
-                color=color,
+                color=self.has_color,
                 users=self.users,
             )
         )
 
     def show_list(self, infos: Sequence[ProcessInfo]) -> None:
         """Print processes, a line each, in JSON or with a heading."""
-        if self._is_json:
+        if self.is_json:
             self._print_json(infos)
             return
         from proctree_ds.sinks.process_view import listing
 
-        _print(listing(infos, width=table_width(_PIPE_WIDTH), since=self.history.start))
+        print_lines(listing(infos, width=self.width, since=self.history.start))
 
     def show_one(self, info: ProcessInfo) -> None:
         """Print everything that is known of one process: JSON, or a field a line."""
-        if self._is_json:
+        if self.is_json:
             self._print_json([info])
             return
         from proctree_ds.sinks.process_view import facts
 
-        _print(facts(info, width=table_width(_PIPE_WIDTH), users=self.users))
+        print_lines(facts(info, width=self.width, users=self.users))
+
+    def show_thread(self, info: ThreadInfo) -> None:
+        """Print everything that is known of one thread: JSON, or a field a line."""
+        if self.is_json:
+            self._print_json([info])
+            return
+        from proctree_ds.sinks.process_view import facts
+
+        print_lines(facts(info, width=self.width, users=self.users))
+
+    def show_threads(self, info: ProcessInfo) -> None:
+        """Print the threads of a process that lived at the instant, a line each."""
+        found = (self.answers.thread(entity, self.time) for entity in info.thread_ids.values())
+        threads = sorted(found, key=lambda thread: (thread.start_time, thread.tid))
+        if self.is_json:
+            self._print_json(threads)
+            return
+        from proctree_ds.sinks.process_view import thread_listing
+
+        print_lines(thread_listing(threads, width=self.width, since=self.history.start))
 
     @property
-    def _is_json(self) -> bool:
+    def is_json(self) -> bool:
+        """Whether the answer is for a program."""
         return self.output == "json" or (self.output is None and not sys.stdout.isatty())
 
-    def _print_json(self, infos: Iterable[ProcessInfo]) -> None:
-        from proctree_ds.sinks.jsonl import encode
+    @property
+    def width(self) -> int:
+        """The columns of a table."""
+        return table_width(_PIPE_WIDTH)
 
-        out = sys.stdout.buffer
-        for info in infos:
-            plain = info.to_dict()
-            out.write(encode(plain if self.users is None else self.users.named(plain)))
-        out.flush()
+    @property
+    def has_color(self) -> bool:
+        """Whether the answer goes to a terminal whose owner did not object to colours."""
+        return sys.stdout.isatty() and "NO_COLOR" not in os.environ
+
+    def _print_json(self, infos: Iterable[ProcessInfo] | Iterable[ThreadInfo]) -> None:
+        users = self.users
+        print_json(
+            info.to_dict() if users is None else users.named(info.to_dict()) for info in infos
+        )
 
 
-def _print(lines: Iterable[str]) -> None:
+def print_json(rows: Iterable[dict[str, Any]]) -> None:
+    """Print an object a line."""
+    from proctree_ds.sinks.jsonl import encode
+
+    out = sys.stdout.buffer
+    for row in rows:
+        out.write(encode(row))
+    out.flush()
+
+
+def print_lines(lines: Iterable[str]) -> None:
+    """Print text for reading."""
     # Box-drawing and names in any script: a terminal that cannot show them gets escapes.
     stream: Any = sys.stdout
     stream.reconfigure(errors="backslashreplace")

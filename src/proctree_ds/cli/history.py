@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from contextlib import closing
+import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from threading import Timer
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from proctree_ds.cli.options import TreeOptions
 from proctree_ds.cli.sources import open_live, open_replay
+from proctree_ds.clock import boot_now, format_time
 from proctree_ds.datasource import DataSource
-from proctree_ds.errors import BeyondHorizon, DataNotFound, EventLogError
+from proctree_ds.errors import BeyondHorizon, DataNotFound, EventLogError, NeverSeen
 from proctree_ds.model import Header
+from proctree_ds.process import Process
 from proctree_ds.tree import ProcessTree
 
 if TYPE_CHECKING:
-    from proctree_ds.answers import ProcessInfo
+    from proctree_ds.answers import ProcessInfo, ThreadInfo
     from proctree_ds.model import Event
+    from proctree_ds.process import Thread
+    from proctree_ds.sources import Source
 
 __all__ = ["History", "Picture", "read_history"]
 
@@ -61,6 +67,31 @@ class History(msgspec.Struct, frozen=True):
         processes.sort(key=lambda info: (info.start_time, info.pid))
         return Picture(processes, dropped)
 
+    def last_holder(self, pid: int, time: int) -> ProcessInfo:
+        """The process that held `pid` last as of `time`, exited or not. Raises `DataNotFound`."""
+        holder = self._holder(pid, time)
+        if isinstance(holder, Process):
+            return self.data_source.process(holder.entity_id, time)
+        return self.data_source.pid(pid, time)
+
+    def thread(self, tid: int, time: int) -> ThreadInfo:
+        """The thread that held `tid` as of `time`. Raises `DataNotFound`."""
+        holder = self._holder(tid, time)
+        when = format_time(time)
+        if holder is None:
+            raise NeverSeen(f"no thread is known to have held tid {tid} as of {when} or before")
+        info = self.data_source.thread(holder.entity_id, time)
+        if info.exit_time is not None:
+            raise DataNotFound(
+                f"no thread held tid {tid} as of {when}: the last holder, {info.entity_id:#x}, "
+                f"had exited at {format_time(info.exit_time)}"
+            )
+        return info
+
+    def _holder(self, tid: int, time: int) -> Process | Thread | None:
+        tree = self.data_source.tree
+        return tree.census.holder_at(tid, time - tree.boot_time)
+
 
 def read_history(
     source: str,
@@ -68,10 +99,13 @@ def read_history(
     *,
     skip_bad_lines: bool = False,
     on_skip: Callable[[EventLogError], object] | None = None,
+    on_batch: Callable[[Sequence[Event]], object] | None = None,
+    duration_ns: int | None = None,
 ) -> History:
     """The event log at `source` to its end (`-`: standard input), or `live`, a picture of now.
 
-    Raises `ProctreeError` where it cannot be read.
+    With `duration_ns` the machine is watched for so long after the picture, or until Ctrl-C.
+    `on_batch` is given every batch. Raises `ProctreeError` where it cannot be read.
     """
     tree = ProcessTree(options.process_cache or PROCESS_CACHE, options.thread_cache or THREAD_CACHE)
     is_live = source == "live"
@@ -82,22 +116,43 @@ def read_history(
     )
     start: int | None = None
     end: int | None = None
-    with closing(reader):
+    with closing(reader), _watching(reader, duration_ns):
         for batch in reader.batches():
             tree.apply_all(batch)
+            if on_batch is not None:
+                on_batch(batch)
             times = _times(batch)
             if times:
                 start = min(times) if start is None else min(start, *times)
                 end = max(times) if end is None else max(end, *times)
-            if is_live:
+            if is_live and duration_ns is None:
                 reader.stop()
                 break
+    if is_live and duration_ns is not None:
+        end = boot_now()
     boot_time = tree.boot_time
     return History(
         DataSource(tree),
         None if start is None else boot_time + start,
         None if end is None else boot_time + end,
     )
+
+
+@contextmanager
+def _watching(reader: Source, duration_ns: int | None) -> Iterator[None]:
+    """Ends the stream after that time, and at Ctrl-C, which then ends no more than this."""
+    if duration_ns is None:
+        yield
+        return
+    timer = Timer(duration_ns / 1e9, reader.stop)
+    timer.daemon = True
+    before = signal.signal(signal.SIGINT, lambda *_: reader.stop())
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def _times(batch: Iterable[Event]) -> list[int]:

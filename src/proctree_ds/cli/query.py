@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from proctree_ds.cli.answers import Asked
-from proctree_ds.cli.console import Console, abandon_output, describe_error
+from proctree_ds.cli.asking import (
+    asked,
+    at_option,
+    history_options,
+    need_one,
+    output_option,
+    which,
+)
+from proctree_ds.cli.changes import diff, timeline
+from proctree_ds.cli.console import abandon_output, describe_error
 from proctree_ds.cli.doctor import doctor
-from proctree_ds.cli.options import TreeOptions, entity, tree_options, version
-from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
+from proctree_ds.cli.drawing import dot
+from proctree_ds.cli.figures import stats, top
+from proctree_ds.cli.options import entity, version
 
 if TYPE_CHECKING:
-    from proctree_ds.answers import ProcessInfo
     from proctree_ds.datasource import Parents
 
 __all__ = ["main"]
-
-_COMMAND: Final = "proctree"
-_Command = TypeVar("_Command", bound=Callable[..., None])
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -47,103 +49,25 @@ def main() -> None:
         raise click.ClickException("standard output is closed: there is nowhere to answer to")
 
 
-# ------------------------------------------------------------------------------- what all share
-
-
-def _source(command: _Command) -> _Command:
-    """The argument and options of every question; `_asked` takes them."""
-    for decorate in (
-        click.option(
-            "--skip-bad-lines", is_flag=True, help="Tell of lines that cannot be read, and go on."
-        ),
-        click.option(
-            "--proctree",
-            "options",
-            metavar="OPTION,...",
-            multiple=True,
-            callback=tree_options,
-            help="What is kept in memory: process-cache=N, thread-cache=N.",
-        ),
-        click.option(
-            "--output",
-            type=click.Choice(["json", "table"]),
-            help="json, an object a line, or table, for reading."
-            "  [default: table on a terminal, else json]",
-        ),
-        click.option(
-            "--at",
-            metavar="T",
-            help="As of when: epoch ns, ISO 8601, -5m (before the end), +2s (after the start)."
-            "  [default: the end]",
-        ),
-        click.argument("source", default="live"),
-    ):
-        command = decorate(command)
-    return command
-
-
-def _which(command: _Command) -> _Command:
-    """The options that name one process."""
-    command = click.option(
-        "--entity", "entity_id", metavar="ID", callback=entity, help="By entity id: 12 or 0xc."
-    )(command)
-    return click.option("--pid", type=click.IntRange(0), help="By process id, as of then.")(command)
-
-
-@contextmanager
-def _asked(
-    source: str, at: str | None, output: str | None, options: TreeOptions, skip_bad_lines: bool
-) -> Iterator[Asked]:
-    """What is asked, and how; what goes wrong on the way ends the command with a reason."""
-    from proctree_ds.cli.history import read_history
-    from proctree_ds.clock import parse_time
-    from proctree_ds.users import UserNames
-
-    console = Console(_COMMAND)
-    try:
-        history = read_history(
-            source,
-            options,
-            skip_bad_lines=skip_bad_lines,
-            on_skip=lambda error: console.skipped(str(error)),
-        )
-        if history.end is None:
-            raise DataNotFound(f"{source} holds no events: there is nothing to ask about")
-        time = history.end if at is None else parse_time(at, start=history.start, now=history.end)
-        users = UserNames(lambda: history.data_source.tree.boot_id)
-        yield Asked(history, time, output, console, users if users.are_known else None)
-    except BrokenPipeError:
-        abandon_output()
-    except (ConfigurationError, InvalidTime) as error:
-        raise click.UsageError(str(error)) from None
-    except (ProctreeError, OSError) as error:
-        if isinstance(error, OSError):
-            abandon_output()
-        console.fail(describe_error(error))
-    if console.has_failed:
-        sys.exit(1)
-
-
-def _need_one(pid: int | None, entity_id: int | None) -> None:
-    if (pid is None) == (entity_id is None):
-        raise click.UsageError("which process? give --pid or --entity, one of them")
-
-
 # ----------------------------------------------------------------------------------- questions
 
 
 @main.command()
-@_source
+@history_options
+@output_option
+@at_option
 @click.option("--all", "with_exited", is_flag=True, help="Also those that had exited by then.")
 def ps(with_exited: bool, **common: Any) -> None:
     """List the processes that lived at an instant, in the order of their starts."""
-    with _asked(**common) as asked:
-        asked.show_list(asked.processes(with_exited))
+    with asked(**common) as question:
+        question.show_list(question.processes(with_exited))
 
 
 @main.command()
-@_source
-@_which
+@history_options
+@output_option
+@at_option
+@which
 @click.option(
     "--all",
     "with_exited",
@@ -152,39 +76,35 @@ def ps(with_exited: bool, **common: Any) -> None:
 )
 def tree(with_exited: bool, pid: int | None, entity_id: int | None, **common: Any) -> None:
     """Draw the tree of processes at an instant, whole or below one of them."""
-    from proctree_ds.sinks.tree_view import descendants
+    from proctree_ds.sinks.tree_view import descendants, forest
 
     if pid is not None and entity_id is not None:
         raise click.UsageError("give --pid or --entity, not both")
-    with _asked(**common) as asked:
-        processes = asked.processes(with_exited)
-        known = {info.entity_id for info in processes}
-        children: defaultdict[int, list[ProcessInfo]] = defaultdict(list)
-        roots: list[ProcessInfo] = []
-        for info in processes:
-            parent = info.original_parent_entity_id if with_exited else info.parent_entity_id
-            if parent is not None and parent in known:
-                children[parent].append(info)
-            else:
-                roots.append(info)
+    with asked(**common) as question:
+        processes = question.processes(with_exited)
+        roots, children = forest(processes, by_origin=with_exited)
         if pid is not None or entity_id is not None:
-            roots = [asked.one(processes, pid, entity_id)]
-        asked.show_tree(list(descendants(roots, children)))
+            roots = [question.one(processes, pid, entity_id)]
+        question.show_tree(list(descendants(roots, children)))
 
 
 @main.command()
-@_source
-@_which
+@history_options
+@output_option
+@at_option
+@which
 def process(pid: int | None, entity_id: int | None, **common: Any) -> None:
     """Tell everything about one process as of an instant."""
-    _need_one(pid, entity_id)
-    with _asked(**common) as asked:
-        asked.show_one(asked.find(pid, entity_id))
+    need_one(pid, entity_id)
+    with asked(**common) as question:
+        question.show_one(question.find(pid, entity_id))
 
 
 @main.command()
-@_source
-@_which
+@history_options
+@output_option
+@at_option
+@which
 @click.option("--max-depth", type=click.IntRange(0), help="So many ancestors at most.")
 @click.option(
     "--parents",
@@ -203,16 +123,65 @@ def lineage(
     """Tell the ancestors of a process, each as it was when it made the next, the first on top."""
     from proctree_ds.sinks.tree_view import chain
 
-    _need_one(pid, entity_id)
-    with _asked(**common) as asked:
-        found = asked.find(pid, entity_id)
-        ancestry = asked.answers.lineage(
-            found.entity_id, asked.time, max_depth=max_depth, parents=parents
+    need_one(pid, entity_id)
+    with asked(**common) as question:
+        found = question.find(pid, entity_id)
+        ancestry = question.answers.lineage(
+            found.entity_id, question.time, max_depth=max_depth, parents=parents
         )
-        asked.show_tree(chain(ancestry))
+        question.show_tree(chain(ancestry))
         if ancestry.end in ("unknown_parent", "evicted"):
             why = {"unknown_parent": "it was never seen", "evicted": "its history was dropped"}
-            asked.console.say(f"there is a parent above, but {why[ancestry.end]}")
+            question.console.say(f"there is a parent above, but {why[ancestry.end]}")
+
+
+@main.command()
+@history_options
+@output_option
+@at_option
+@click.option("--pid", type=click.IntRange(0), help="All threads of this process.")
+@click.option(
+    "--entity",
+    "entity_id",
+    metavar="ID",
+    callback=entity,
+    help="One thread, by entity id: 12 or 0xc.",
+)
+@click.option("--tid", type=click.IntRange(0), help="One thread, by thread id, as of then.")
+def thread(tid: int | None, entity_id: int | None, pid: int | None, **common: Any) -> None:
+    """Tell everything about one thread as of an instant, or list the threads of a process."""
+    if sum(given is not None for given in (tid, entity_id, pid)) != 1:
+        raise click.UsageError("which thread? give --tid, --entity or --pid, one of them")
+    with asked(**common) as question:
+        if tid is not None:
+            question.show_thread(question.history.thread(tid, question.time))
+        elif entity_id is not None:
+            question.show_thread(question.answers.thread(entity_id, question.time))
+        else:
+            question.show_threads(question.find(pid, None))
+
+
+@main.command()
+@history_options
+@output_option
+@at_option
+@which
+@click.option("--recursive", is_flag=True, help="Also their children, as a tree.")
+def children(recursive: bool, pid: int | None, entity_id: int | None, **common: Any) -> None:
+    """List the children of a process that lived at an instant, adopted ones included."""
+    from proctree_ds.sinks.tree_view import lines_of
+
+    need_one(pid, entity_id)
+    with asked(**common) as question:
+        parent = question.find(pid, entity_id)
+        if recursive:
+            found = question.answers.subtree(parent.entity_id, question.time)
+            question.show_tree(list(lines_of(found)))
+            return
+        living = question.answers.children(parent.entity_id, question.time)
+        question.show_list(living)
+        if not living:
+            question.console.say("no child of it lived at that time")
 
 
 @main.command()
@@ -239,7 +208,8 @@ def schema(of: str) -> None:
         raise click.ClickException(describe_error(error)) from None
 
 
-main.add_command(doctor)
+for _command in (diff, timeline, stats, top, dot, doctor):
+    main.add_command(_command)
 
 if __name__ == "__main__":
     main()

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from proctree_ds.answers import ProcessInfo
+from proctree_ds.answers import ProcessInfo, ThreadInfo
 from proctree_ds.clock import format_time
 from proctree_ds.sinks.escape import visible
 
@@ -23,8 +23,10 @@ __all__ = [
     "length",
     "life_of",
     "listing",
+    "moment",
     "name_of",
     "started",
+    "thread_listing",
     "user_of",
 ]
 
@@ -60,7 +62,26 @@ def listing(infos: Sequence[ProcessInfo], *, width: int, since: int | None) -> I
         yield cut(line, width).rstrip()
 
 
-def facts(info: ProcessInfo, *, width: int, users: UserNames | None = None) -> Iterator[str]:
+def thread_listing(infos: Sequence[ThreadInfo], *, width: int, since: int | None) -> Iterator[str]:
+    """A heading, and a line of at most `width` characters for each thread."""
+    rows = [("TID", "UID", "STARTED", "LIFE", "NAME")]
+    for info in infos:
+        uid = "?" if info.uid is None else str(info.uid)
+        life = "alive" if info.exit_time is None else length(info.exit_time - info.start_time)
+        name = "?" if info.name is None else visible(info.name)
+        rows.append((str(info.tid), uid, moment(info.start_time, since), life, name))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for tid, uid, time, life, name in rows:
+        line = (
+            f"{tid:>{widths[0]}} {uid:>{widths[1]}}  {time:>{widths[2]}}"
+            f"  {life:<{widths[3]}}  {name}"
+        )
+        yield cut(line, width).rstrip()
+
+
+def facts(
+    info: ProcessInfo | ThreadInfo, *, width: int, users: UserNames | None = None
+) -> Iterator[str]:
     """Every field of `info` that is known, on a line of at most `width` characters each."""
     known = {name: value for name, value in info.to_dict().items() if value is not None}
     column = max(map(len, known))
@@ -118,9 +139,14 @@ def command_of(info: ProcessInfo) -> str:
 
 def started(info: ProcessInfo, since: int | None) -> str:
     """When it started, counted from `since`; nothing where there is no such instant."""
+    return moment(info.start_time, since)
+
+
+def moment(time: int, since: int | None) -> str:
+    """An instant (epoch ns) counted from `since`; nothing where there is no such instant."""
     if since is None:
         return ""
-    after = info.start_time - since
+    after = time - since
     return f"+{after / _SECOND:.3f} s" if after >= 0 else f"-{length(-after)}"
 
 

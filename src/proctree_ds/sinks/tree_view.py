@@ -19,9 +19,10 @@ from proctree_ds.answers import ProcessInfo
 from proctree_ds.sinks.process_view import command_of, cut, life_of, name_of, started, user_of
 
 if TYPE_CHECKING:
+    from proctree_ds.surveys import ProcessSubtree
     from proctree_ds.users import UserNames
 
-__all__ = ["DEPTH_SHOWN", "Line", "chain", "descendants", "draw"]
+__all__ = ["DEPTH_SHOWN", "Line", "chain", "descendants", "draw", "forest", "lines_of"]
 
 DEPTH_SHOWN: Final = 24
 """Levels that are indented at most. What is deeper stands at the last of them, with its depth."""
@@ -40,13 +41,17 @@ class Line(msgspec.Struct, frozen=True):
     info: ProcessInfo
     branches: tuple[bool, ...]
     depth: int
+    parent: int | None = None
+    """The id of the process above it in the drawing."""
 
 
 def chain(lineage: Iterable[ProcessInfo]) -> list[Line]:
     """A lineage, which begins at the process, as lines that begin at the first ancestor."""
     infos = list(lineage)[::-1]
+    above = [None, *(info.entity_id for info in infos)]
     return [
-        Line(info, (False,) * min(depth, DEPTH_SHOWN), depth) for depth, info in enumerate(infos)
+        Line(info, (False,) * min(depth, DEPTH_SHOWN), depth, above[depth])
+        for depth, info in enumerate(infos)
     ]
 
 
@@ -69,7 +74,38 @@ def descendants(
             branches = line.branches
             if depth <= DEPTH_SHOWN:
                 branches = (*branches, index < len(below) - 1)
-            stack.append(Line(below[index], branches, depth))
+            stack.append(Line(below[index], branches, depth, entity))
+
+
+def forest(
+    processes: Iterable[ProcessInfo], *, by_origin: bool
+) -> tuple[list[ProcessInfo], dict[int, list[ProcessInfo]]]:
+    """The roots, and children by the id of their parent: who made them (`by_origin`), or of then.
+
+    The parents of roots are not among `processes`.
+    """
+    infos = list(processes)
+    known = {info.entity_id for info in infos}
+    children: dict[int, list[ProcessInfo]] = {}
+    roots: list[ProcessInfo] = []
+    for info in infos:
+        parent = info.original_parent_entity_id if by_origin else info.parent_entity_id
+        if parent is not None and parent in known:
+            children.setdefault(parent, []).append(info)
+        else:
+            roots.append(info)
+    return roots, children
+
+
+def lines_of(subtree: ProcessSubtree) -> Iterator[Line]:
+    """A subtree as lines that begin at its root."""
+    children: dict[int, list[ProcessInfo]] = {}
+    todo = [subtree]
+    while todo:
+        branch = todo.pop()
+        children[branch.process.entity_id] = [twig.process for twig in branch.children]
+        todo += branch.children
+    return descendants([subtree.process], children)
 
 
 def draw(
