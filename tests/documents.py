@@ -131,7 +131,7 @@ def detect_options() -> str:
 
 def query_commands() -> str:
     rows = [_head("command", "what it answers", "options of its own")]
-    every = [query.commands[name] for name in ("ps", "tree")]
+    every = [query.commands[name] for name in ("ps", "process")]
     shared = set.intersection(*({o.opts[0] for o in _options(command)} for command in every))
     for name, command in query.commands.items():
         own = [f"`{o.opts[0]}`" for o in _options(command) if o.opts[0] not in shared]

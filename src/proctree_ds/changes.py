@@ -102,8 +102,8 @@ def changes_between(
 ) -> list[ChangeRow]:
     """Everything that happened after `since` and up to `until`, in order; `below`: to these only.
 
-    A new name that an exec brought stands with the exec. Of new names and credentials the last is
-    told, against what there was at `since` or at the start. Raises as `DataSource.diff` does.
+    A new name that an exec brought stands with the exec. Who has at the end the name, parent or
+    credentials of the beginning is left out there, as by `DataSource.diff`, and raises as that.
     O(processes in memory + versions of those that changed).
     """
     diff = answers.diff(since, until)
@@ -119,10 +119,9 @@ def changes_between(
         rows.extend(_execs(answers, info, since, until))
     for info in wanted(diff.renamed):
         if (images := info.images()) and images[-1].name != info.name:
-            rows.extend(_last_change(answers, info, since, until, "renamed", ("name",)))
+            rows.extend(_changes(answers, info, since, until, "renamed"))
     for info in wanted(diff.changed_credentials):
-        names = tuple(sorted(CREDENTIAL_FIELDS))
-        rows.extend(_last_change(answers, info, since, until, "changed_credentials", names))
+        rows.extend(_changes(answers, info, since, until, "changed_credentials"))
     for info in wanted(diff.reparented):
         for old, new in pairwise(info.parents()):
             if since < new.since <= until:
@@ -181,32 +180,21 @@ def _image(held: HeldImage) -> dict[str, Any]:
     return {} if held.is_gap else {name: _plain(getattr(held, name)) for name in _IMAGE}
 
 
-def _last_change(
-    answers: DataSource,
-    info: ProcessInfo,
-    since: int,
-    until: int,
-    kind: DiffKind,
-    names: tuple[str, ...],
+def _changes(
+    answers: DataSource, info: ProcessInfo, since: int, until: int, kind: DiffKind
 ) -> Iterator[ChangeRow]:
-    """A row for what differs in `names`, at the last time that one of them changed."""
-    times = [
-        entry.time
-        for entry in answers.timeline(info.entity_id)
-        if since < entry.time <= until and not set(names).isdisjoint(entry.changed)
-    ]
-    earlier = _process_at(answers, info.entity_id, max(since, info.start_time))
-    before = {} if earlier is None else {name: _plain(getattr(earlier, name)) for name in names}
-    after = {name: _plain(getattr(info, name)) for name in names}
-    changed = [name for name in names if earlier is None or before[name] != after[name]]
-    yield _row(
-        answers,
-        info,
-        times[-1] if times else until,
-        kind,
-        {name: before[name] for name in changed if name in before},
-        {name: after[name] for name in changed},
-    )
+    """A row for each time that its name changed without an exec, or its credentials did."""
+    for old, new in pairwise(answers.timeline(info.entity_id)):
+        if not since < new.time <= until or (kind == "renamed" and new.kind == "exec"):
+            continue
+        wanted = {"name"} if kind == "renamed" else CREDENTIAL_FIELDS
+        names = [name for name in new.changed if name in wanted]
+        if names:
+            before, after = (
+                {name: _plain(getattr(entry.process, name)) for name in names}
+                for entry in (old, new)
+            )
+            yield ChangeRow(new.time, kind, new.process, before, after)
 
 
 def _row(

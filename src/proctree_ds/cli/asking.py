@@ -12,6 +12,7 @@ import click
 from proctree_ds.cli.answers import Asked
 from proctree_ds.cli.console import Console, abandon_output, describe_error
 from proctree_ds.cli.options import TreeOptions, duration, entity, tree_options
+from proctree_ds.clock import format_time
 from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
 
 if TYPE_CHECKING:
@@ -159,14 +160,26 @@ def window(question: Asked, since: str | None, until: str | None) -> tuple[int, 
     last = question.time if until is None else question.at(until).time
     if last < first:
         raise InvalidTime("--until is before --since: give the earlier time to --since")
+    end = question.history.end
+    assert end is not None
+    if last > end:
+        question.console.warn(f"the history ends at {format_time(end)}: nothing later is known")
+    if first < start:
+        question.console.warn(f"the history begins at {format_time(start)}, little before is known")
     return first, last
 
 
 def window_options(command: _Command) -> _Command:
     """The options that name a stretch of time; `window` takes them."""
-    for name, text in (("--until", "the end"), ("--since", "the start")):
+    for name, what, otherwise in (
+        ("--until", "Up to then, included", "the end"),
+        ("--since", "What happened after then", "the start"),
+    ):
         command = click.option(
-            name, metavar="T", help=f"As --at of other questions.  [default: {text}]"
+            name,
+            metavar="T",
+            help=f"{what}: epoch ns, ISO 8601, -5m (before the end), +2s (after the start)."
+            f"  [default: {otherwise}]",
         )(command)
     return command
 

@@ -81,15 +81,13 @@ _NAMES_SHOWN: Final = 3
 """Capabilities that are named; of more, their number is told."""
 
 # capabilities(7), by number (include/uapi/linux/capability.h, 6.18).
-_CAPABILITIES: Final = tuple(
-    """
+_CAPABILITIES: Final = """
     chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap linux_immutable
     net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module sys_rawio
     sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time
     sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin syslog
     wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore
-    """.split()
-)
+"""
 
 
 _COUNTED: Final = {
@@ -181,8 +179,10 @@ def _told(row: ChangeRow, who: Who, users: UserNames | None) -> Iterator[str]:
         before, after = (_person(side, row.time, who) for side in (row.before, row.after))
         yield f"{name}  {before} → {after}"
     else:
+        head = f"{name}  "
         for text in _credentials(row, users):
-            yield f"{name}  {text}"
+            yield head + text
+            head = " " * len(head)
 
 
 def _execution(row: ChangeRow) -> str:
@@ -220,6 +220,9 @@ def _credentials(row: ChangeRow, users: UserNames | None) -> Iterator[str]:
             )
             alike.setdefault((change[0], change[1]), []).append(name)
     for (old, new), names in alike.items():
+        for every, kind in (("gids", {"gid", "egid", "sgid"}), ("uids", {"uid", "euid", "suid"})):
+            if kind.issubset(names):
+                names = [f"all {every}", *(name for name in names if name not in kind)]
         yield f"{', '.join(names)} {old} → {new}"
     if "capabilities" in row.after:
         old_sets, new_sets = row.before.get("capabilities"), row.after["capabilities"]
@@ -250,12 +253,11 @@ def _capabilities(before: Mapping[str, int] | None, after: Mapping[str, int] | N
 
 
 def _named(mask: int, sign: str) -> str:
+    names = _CAPABILITIES.split()
     numbers = [number for number in range(64) if mask >> number & 1]
     if len(numbers) > _NAMES_SHOWN:
         return f"{sign}{len(numbers)}"
-    return " ".join(
-        sign + (_CAPABILITIES[n] if n < len(_CAPABILITIES) else str(n)) for n in numbers
-    )
+    return " ".join(sign + (names[n] if n < len(names) else str(n)) for n in numbers)
 
 
 # --------------------------------------------------------------------------- lines of a timeline
@@ -342,9 +344,8 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return visible(" ".join(map(str, value))) or "(empty)"
     if isinstance(value, dict) and "path" in value:
-        marks = [m for m, f in (("memfd", "is_memfd"), ("deleted", "is_deleted")) if value.get(f)]
         path = "?" if value["path"] is None else visible(value["path"])
-        return f"{path} ({', '.join(marks)})" if marks else path
+        return f"{path} (deleted)" if value.get("is_deleted") else path
     if isinstance(value, dict):
         return visible(" ".join(f"{k}={v}" for k, v in value.items())) or "(none)"
     return visible(str(value))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_programs", "draw_statistics", "totals"]
 
-_LABEL_WIDTH: Final = 10
+_LABEL_WIDTH: Final = 11
 
 
 def draw_statistics(found: HistoryStatistics, *, width: int) -> Iterator[str]:
@@ -74,7 +74,7 @@ def totals(programs: Sequence[ProgramActivity], seconds: float, width: int) -> s
     text = (
         f"within {seconds:.1f} s: {started:,} started ({_rate(started, seconds)}/s),"
         f" {executed:,} executed ({_rate(executed, seconds)}/s),"
-        f" {short:,} lived for less than a second"
+        f" {short:,} short-lived"
     )
     return cut(text, width)
 
