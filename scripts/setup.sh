@@ -80,6 +80,7 @@ if [[ "$purpose" == test ]]; then
     need libc6-dev "the C library's headers for them" test -e /usr/include/stdlib.h
     need systemd "checks packaging/proctree-detect.service (systemd-analyze)" \
         command -v systemd-analyze
+    need graphviz "draws what proctree dot writes" command -v dot
     need stress-ng "makes storms of processes in live tests" command -v stress-ng
 fi
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-__all__ = ["ROOT", "WEBSHELL", "command", "environment", "run"]
+from click.testing import CliRunner, Result
+
+from proctree_ds.cli.query import main
+
+__all__ = ["ROOT", "WEBSHELL", "answers", "ask", "command", "documented", "environment", "run"]
 
 ROOT = Path(__file__).parent.parent
 WEBSHELL = ROOT / "src" / "proctree_ds" / "data" / "webshell.jsonl"
@@ -49,3 +55,26 @@ def run(
     assert "Exception ignored" not in errors, errors
     output = (done.stdout or b"").decode()
     return subprocess.CompletedProcess(done.args, done.returncode, output, errors)
+
+
+def ask(*arguments: str | Path | int) -> Result:
+    """A question to `proctree` within this process."""
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def answers(*arguments: str | Path | int) -> list[dict[str, Any]]:
+    """What is answered as JSON."""
+    result = ask(*arguments, "--output", "json")
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def documented(heading: str, column: str) -> set[str]:
+    """The names in the first column of the table below `heading` of docs/operating.md."""
+    text = (ROOT / "docs/operating.md").read_text().split(f"\n### {heading}\n", 1)[1]
+    table = text.split(f"\n| {column} |", 1)[1].split("\n\n", 1)[0]
+    cells = [line.split("|")[1] for line in table.splitlines()[2:]]
+    return {name for cell in cells for name in re.findall(r"`(\w+)`", cell)}

@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
-from click.testing import CliRunner, Result
-from commands import WEBSHELL, run
+from commands import WEBSHELL, answers, ask, run
 
-from proctree_ds.cli.query import main
 from proctree_ds.clock import format_time
 from proctree_ds.eventlog import read_events, write_events
 from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Snapshot, Task, entity_id
@@ -39,19 +36,6 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("logs") / "life.jsonl"
     write_events(path, LIFE)
     return path
-
-
-def ask(*arguments: str | Path | int) -> Result:
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
-def answers(*arguments: str | Path | int) -> list[dict[str, Any]]:
-    result = ask(*arguments, "--output", "json")
-    assert result.exit_code == 0, result.stderr
-    return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 @pytest.mark.parametrize(

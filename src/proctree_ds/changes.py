@@ -103,7 +103,7 @@ def changes_between(
     """Everything that happened after `since` and up to `until`, in order; `below`: to these only.
 
     A new name that an exec brought stands with the exec. Who has at the end the name, parent or
-    credentials of the beginning is left out there, as by `DataSource.diff`, and raises as that.
+    credentials of the beginning is left out there, as by `DataSource.diff`. Raises as that does.
     O(processes in memory + versions of those that changed).
     """
     diff = answers.diff(since, until)

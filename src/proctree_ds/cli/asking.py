@@ -126,13 +126,23 @@ def asked(
         console.skipped(str(error))
         on_skip()
 
+    is_watched = False
+
+    def batch(events: Sequence[Event]) -> None:
+        nonlocal is_watched
+        if duration_ns is not None and not is_watched:
+            is_watched = True
+            console.say(f"watching this machine for {duration_ns / 1e9:g} s; Ctrl-C ends it early")
+        if on_batch is not None:
+            on_batch(events)
+
     try:
         history = read_history(
             source,
             options,
             skip_bad_lines=skip_bad_lines,
             on_skip=skipped,
-            on_batch=on_batch,
+            on_batch=batch,
             duration_ns=duration_ns,
         )
         if history.end is None:
@@ -158,10 +168,12 @@ def window(question: Asked, since: str | None, until: str | None) -> tuple[int, 
     assert start is not None
     first = start if since is None else question.at(since).time
     last = question.time if until is None else question.at(until).time
-    if last < first:
-        raise InvalidTime("--until is before --since: give the earlier time to --since")
     end = question.history.end
     assert end is not None
+    if until is None and first > end:
+        raise InvalidTime(f"--since is after the end of the history, {format_time(end)}")
+    if last < first:
+        raise InvalidTime("--until is before --since: give the earlier time to --since")
     if last > end:
         question.console.warn(f"the history ends at {format_time(end)}: nothing later is known")
     if first < start:

@@ -8,10 +8,12 @@ Nothing that a process controls gets here unescaped, and no line is wider than a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from proctree_ds.answers import PROCESS_FIELDS, ProcessInfo
+from proctree_ds.changes import CHANGE_KINDS
 from proctree_ds.clock import format_time
 from proctree_ds.model import CREDENTIAL_FIELDS
 from proctree_ds.sinks.escape import visible
@@ -90,20 +92,10 @@ _CAPABILITIES: Final = """
 """
 
 
-_COUNTED: Final = {
-    "born": "born",
-    "died": "died",
-    "executed": "programs executed",
-    "renamed": "renamed",
-    "changed_credentials": "changed credentials",
-    "reparented": "came to another parent",
-}
-
-
-def diff_heading(first: int, last: int, kinds: Mapping[str, int], *, width: int) -> Iterator[str]:
+def diff_heading(first: int, last: int, kinds: Counter[str], *, width: int) -> Iterator[str]:
     """From when to when (epoch ns), and how many changes of each kind."""
     yield cut(f"{format_time(first)} to {format_time(last)}, {length(last - first)}", width)
-    counts = (f"{kinds[kind]:,} {word}" for kind, word in _COUNTED.items() if kinds.get(kind))
+    counts = (f"{kinds[kind]:,} {_WORDS.get(kind, kind)}" for kind in CHANGE_KINDS if kinds[kind])
     yield cut(", ".join(counts) or "nothing happened", width)
 
 
@@ -147,7 +139,7 @@ def draw_timeline(
         indent = len(facts) + len(kind) + 2
         first = _colored(row, facts, kind, color)
         for text in _details(row, who, users, width - indent):
-            yield f"{first}  {text}".rstrip()
+            yield f"{first}  {cut(text, width - indent)}".rstrip()
             first = " " * (indent - 2)
 
 
@@ -267,17 +259,17 @@ def _details(row: ChangeRow, who: Who, users: UserNames | None, width: int) -> I
     info = row.process
     if row.kind == "child":
         head = f"{info.pid} {cut(name_of(info), NAME_WIDTH)}  {life_of(info)}"
-        yield cut(f"{head}  {command_of(info)}".rstrip(), width)
+        yield f"{head}  {command_of(info)}"
         return
     shown = [n for n in PROCESS_FIELDS if n in row.after and n not in _UNSHOWN]
     if row.kind == "start":
-        yield cut(f"{name_of(info)}  {command_of(info)}".rstrip(), width)
+        yield f"{name_of(info)}  {command_of(info)}"
         shown = [name for name in _TOLD_AT_START if name in row.after]
     elif row.kind == "exec":
-        yield cut(_execution(row), width)
+        yield _execution(row)
         shown = [name for name in shown if name not in ("name", "cmd")]
     elif row.kind == "exit":
-        yield cut(_end(info), width)
+        yield _end(info)
     elif not shown:
         yield "seen, as before"
         return
@@ -297,7 +289,7 @@ def _change(label: str, old: str | None, new: str, width: int) -> Iterator[str]:
     """In one line, if it fits: where both are long, neither must hide the other."""
     room = width - len(label)
     if old is None:
-        yield label + cut(new, room)
+        yield label + new
     elif len(old) + len(new) + 3 <= room:
         yield f"{label}{old} → {new}"
     else:
