@@ -57,7 +57,7 @@ def test_what_is_in_a_history_is_counted(log: Path) -> None:
         {"pid": 1, "entity_id": entity_id(1, 1), "name": "init", "children": 1},
         {"pid": 600, "entity_id": entity_id(100, 600), "name": "sh", "children": 1},
     ]
-    assert [program["program"] for program in found["busiest_programs"]] == ["id", "sh", "init"]
+    assert [program["program"] for program in found["busiest_programs"]] == ["sh", "id", "init"]
 
 
 def test_statistics_count_what_lines_there_are() -> None:
