@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import attacks, histories, live, memory, queries, stream
+from benchmarks import attacks, histories, live, memory, queries, restarts, stream
 from benchmarks.timing import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "storm": live.storm,
     "follow": live.follow,
     "first-event": live.first_event,
+    "restarts": restarts.restarts,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -38,6 +38,15 @@ struct {
 	__type(value, __u64);
 } lost SEC(".maps");
 
+/* The reader's own notes, for whoever reads after it: src/proctree_ds/sources/pins.py. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u64);
+} reader SEC(".maps");
+
 /* Cgroup ids whose path has been sent. One that was forgotten is sent again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -107,7 +107,8 @@ class Pipeline:
     `clock` gives now in boot-clock ns for a source that is live, so that ticks go on while nothing
     happens; a replay has only the times of its events. With `feeds_tree` false the tree stays
     empty. `duration_ns` ends the run that long after it began. `log` is closed at the end, sinks
-    are only flushed.
+    are only flushed. With `flush_every_batch` the log is flushed before the next batch is asked
+    for, as a source needs it that takes a batch for handled then.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class Pipeline:
         duration_ns: int | None = None,
         tick_ns: int = TICK_NS,
         clock: Callable[[], int] | None = None,
+        flush_every_batch: bool = False,
         limits: EngineLimits = EngineLimits(),  # noqa: B008 - frozen
         on_report: Callable[[Report], object] = lambda report: None,
         on_trouble: Callable[[Trouble], object] = lambda trouble: None,
@@ -132,6 +134,7 @@ class Pipeline:
         self._sinks = list(sinks)
         self._feeds_tree = feeds_tree
         self._log = log
+        self._flush_every_batch = flush_every_batch
         self._duration_ns = duration_ns
         self._tick_ns = tick_ns
         self._clock = clock
@@ -212,6 +215,8 @@ class Pipeline:
                 self._tick(now)
         if self._unflushed:
             self._flush_sinks()
+        if self._flush_every_batch and batch and self._log is not None:
+            self._guard_log(self._log.flush)
 
     def _step(self, batch: Sequence[Event]) -> None:
         counts = self._counts

@@ -90,6 +90,19 @@ _FILE_WIDTH: Final = 120
     help="The kernel's ring of events, a power of two.  [default: 8M]",
 )
 @click.option(
+    "--pin",
+    is_flag=True,
+    help="Leave the kernel programs attached at the end, however it comes; the next start with"
+    " --pin reads what they wrote meanwhile.",
+)
+@click.option(
+    "--pin-directory",
+    metavar="DIR",
+    default="/sys/fs/bpf/proctree",
+    show_default=True,
+    help="Where --pin keeps them, on a BPF file system.",
+)
+@click.option(
     "--skip-bad-lines", is_flag=True, help="Count lines that cannot be read, instead of ending."
 )
 @click.option("--quiet", is_flag=True, help="Say nothing but findings and what went wrong.")
@@ -112,6 +125,8 @@ def main(
     options: TreeOptions,
     loader: str,
     ring_size: int | None,
+    pin: bool,
+    pin_directory: str,
     skip_bad_lines: bool,
     quiet: bool,
 ) -> None:
@@ -121,6 +136,9 @@ def main(
     """
     _refuse_what_is_not_there(options, loader, record, replay, ring_size)
     _refuse_what_cannot_be(replay, log_path)
+    pins = pin_directory if pin else None
+    if pins is not None and replay is not None:
+        raise click.UsageError("--pin is the kernel's: it means nothing with --replay")
     console = Console(_COMMAND, quiet)
     try:
         registry = _load(directories, not no_builtin)
@@ -131,7 +149,7 @@ def main(
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
-        source = _open(replay, ring_size, options, skip_bad_lines, console)
+        source = _open(replay, ring_size, pins, options, skip_bad_lines, console)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ProctreeError as error:
@@ -144,12 +162,17 @@ def main(
         console.fail(str(error))
         sys.exit(1)
     sink, left_out = _sink(output)
-    pipeline = _assemble(registry, source, sink, log, options, duration_ns, replay, console)
+    pipeline = _assemble(registry, source, sink, log, options, duration_ns, replay, console, pins)
     if replay is None:
         console.say(f"watching live with {len(registry.signatures)} signatures; Ctrl-C ends")
     _watch(pipeline, console)
     for line in left_out():
         console.say(line)
+    if pins is not None:
+        console.say(
+            f"pinned in {pins}: the kernel programs stay attached, and the next start with --pin"
+            " reads on from here"
+        )
     sys.exit(1 if console.has_failed else 0)
 
 
@@ -195,6 +218,7 @@ def _load(directories: Sequence[str], builtin: bool) -> Registry:
 def _open(
     replay: str | None,
     ring_size: int | None,
+    pins: str | None,
     options: TreeOptions,
     skip_bad_lines: bool,
     console: Console,
@@ -202,7 +226,7 @@ def _open(
     from proctree_ds.cli.sources import open_live, open_replay
 
     if replay is None:
-        return open_live(options, ring_size)
+        return open_live(options, ring_size, pins)
     return open_replay(
         replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )
@@ -239,6 +263,7 @@ def _assemble(
     duration_ns: int | None,
     replay: str | None,
     console: Console,
+    pins: str | None,
 ) -> Pipeline:
     from proctree_ds.clock import boot_now
     from proctree_ds.pipeline import Pipeline
@@ -263,6 +288,7 @@ def _assemble(
         log=log,
         duration_ns=duration_ns,
         clock=boot_now if replay is None else None,
+        flush_every_batch=pins is not None,
         on_report=lambda report: (
             console.warn(str(report))
             if report.kind in ("slow", "unwatched")

@@ -15,8 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["open_live", "open_replay"]
 
 
-def open_live(options: TreeOptions, ring_bytes: int | None = None) -> Source:
-    """The kernel's events, from now on. Raises `SourceUnavailable` and `ConfigurationError`."""
+def open_live(
+    options: TreeOptions,
+    ring_bytes: int | None = None,
+    pin_directory: str | None = None,
+) -> Source:
+    """The kernel's events, from now on, or from where the last reader of these pins ended.
+
+    Raises `SourceUnavailable` and `ConfigurationError`.
+    """
     from proctree_ds.sources.ebpf import DEFAULT_RING_BYTES, EbpfSource
 
     return EbpfSource(
@@ -24,6 +31,7 @@ def open_live(options: TreeOptions, ring_bytes: int | None = None) -> Source:
         use_procfs=not options.disable_procfs,
         repair_by_procfs=not options.disable_procfs_query,
         follow_changes=options.follow_changes,
+        pin_directory=pin_directory,
     )
 
 

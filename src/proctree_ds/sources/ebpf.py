@@ -19,18 +19,19 @@ import select
 import socket
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from proctree_ds.clock import boot_now, measure_boot_time
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
 from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Loss, Picture, Snapshot
 from proctree_ds.sources.procfs import pictures_missing_from, with_arguments
-from proctree_ds.sources.programs import KernelPrograms, unavailable
+from proctree_ds.sources.programs import KernelPrograms, fingerprint, unavailable
+from proctree_ds.sources.resumption import Notes, PinnedPrograms, Resumption
 from proctree_ds.sources.ringbuf import Ring
 from proctree_ds.wire import Decoder
 from proctree_ds.wire_layout import KIND_NAMES
@@ -117,9 +118,11 @@ class EbpfSource:
     16, each of at most 31 bytes. With `use_procfs`, /proc adds to the first picture what the
     kernel's iterator keeps back, with `repair_by_procfs` to later ones. Changes of name and cgroup
     are told when they happen; others with the next event of the task, or at once with
-    `follow_changes`, which costs every system call of the machine a little. Raises
-    `ConfigurationError` for other values and `SourceUnavailable` where the machine does not allow
-    it.
+    `follow_changes`, which costs every system call of the machine a little. With `pin_directory`,
+    on a BPF file system, the programs go on writing after the source was closed or killed, and the
+    next source with that directory goes on reading; a batch counts as read once the next one is
+    asked for. Raises `ConfigurationError` for other values and `SourceUnavailable` where the
+    machine does not allow it.
     """
 
     def __init__(
@@ -132,6 +135,7 @@ class EbpfSource:
         repair_by_procfs: bool = True,
         follow_changes: bool = False,
         changes_ring_bytes: int = CHANGES_RING_BYTES,
+        pin_directory: str | os.PathLike[str] | None = None,
     ) -> None:
         for size in (ring_bytes, changes_ring_bytes):
             if size < mmap.PAGESIZE or size & (size - 1) or size > 1 << 30:
@@ -141,6 +145,7 @@ class EbpfSource:
         if batch < 1:
             raise ConfigurationError(f"a batch of {batch} records: give at least 1")
         self._names = tuple(env_names)
+        self._batch = batch
         self._sees_host = os.stat("/proc/self/ns/pid").st_ino == _HOST_PID_NAMESPACE
         self._use_procfs = use_procfs and self._sees_host
         self._repair_by_procfs = self._use_procfs and repair_by_procfs
@@ -153,6 +158,8 @@ class EbpfSource:
         )
         self._early: list[Event] = []
         """Changes that came before lifecycle events of that time were read."""
+        self._held: deque[tuple[int, int]] = deque()
+        """Of what was read with them: where in the ring it began, and the time of the last one."""
         self._misses = 0
         self._misses_checked = 0
         self._lost_seen = 0
@@ -162,9 +169,14 @@ class EbpfSource:
         self._repair_not_before = 0
         self._closed = False
         self._stopping = False
-        self._programs = KernelPrograms(
-            ring_bytes, changes_ring_bytes, self._names, follow_changes, object_path
-        )
+        settings = (ring_bytes, changes_ring_bytes, self._names, follow_changes, object_path)
+        self._resumption: Resumption | None = None
+        self._notes = Notes()
+        self._programs: KernelPrograms | PinnedPrograms
+        if pin_directory is None:
+            self._programs = KernelPrograms(*settings)
+        else:
+            self._resume(pin_directory, settings)
         try:
             self._ring: Ring[Event] = Ring(self._programs.map_fd("events"), ring_bytes, batch)
             self._changes: Ring[Event] = Ring(
@@ -174,21 +186,33 @@ class EbpfSource:
                 self._programs.map_fd("lost"), mmap.PAGESIZE, prot=mmap.PROT_READ
             )
             self._lost = memoryview(self._lost_map)[: 8 * (max(KIND_NAMES) + 1)].cast("Q")
-            self._checked = self._began = boot_now()
+            self._checked = self._began = self._notes.checked or boot_now()
+            self._lost_seen = self._notes.lost
             self._programs.attach()
             self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         except OSError as error:
-            self._programs.close()
+            self._let_go()
             raise unavailable(error) from None
         except SourceUnavailable:
-            self._programs.close()
+            self._let_go()
             raise
+
+    def _resume(self, directory: str | os.PathLike[str], settings: tuple[Any, ...]) -> None:
+        try:
+            self._resumption = Resumption(
+                directory, fingerprint(*settings), lambda: KernelPrograms(*settings)
+            )
+        except OSError as error:
+            raise unavailable(error) from None
+        self._notes, self._programs = self._resumption.notes, self._resumption.programs
 
     # ------------------------------------------------------------------------------- reading
 
     def batches(self) -> Iterator[Sequence[Event]]:
         """See `Source.batches`. Events of a batch are in the order of their times."""
         yield [self._header(), *self._take_picture(self._use_procfs)]
+        if self._resumption is not None:
+            yield from self._resumption.remains(self._decoder, self._batch)
         poll = select.epoll()
         try:
             for ring in ("events", "changes"):
@@ -204,12 +228,14 @@ class EbpfSource:
                     self._changes.rest()
                     if not poll.poll(_IDLE):
                         yield self._losses() + self._repair()
+                        self._handled()
                         continue
                     time.sleep(_FIRST_LOOK)
                 count = 0
                 for batch in self._drain():
                     count += len(batch)
                     yield batch
+                    self._handled()
                     if self._stopping:
                         break  # what is left ends once nothing more is captured
                 if repair := self._repair():
@@ -219,17 +245,34 @@ class EbpfSource:
                 pause = min(max(expected, _SHORTEST_PAUSE), _LONGEST_PAUSE)
         finally:
             poll.close()
+        yield from self._last_batches()
+
+    def _last_batches(self) -> Iterator[list[Event]]:
         self._programs.detach()
-        yield from self._drain()
-        # A program that was interrupted in the middle of a record finishes it in a moment.
-        for _ in range(_LAST_LOOKS):
+        # A program that was interrupted in the middle of a record finishes it in a moment. Where
+        # programs go on, the next reader takes what comes.
+        looks = _LAST_LOOKS if self._resumption is None else 0
+        for look in range(1 + looks):
+            if look:
+                time.sleep(_SHORTEST_PAUSE)
+            for batch in self._drain():
+                yield batch
+                self._handled()
             if self._ring.is_empty and self._changes.is_empty:
                 break
-            time.sleep(_SHORTEST_PAUSE)
-            yield from self._drain()
         if self._early:
             self._events.update(map(type, self._early))
             yield self._early
+        self._held.clear()
+        self._handled()
+        self._ring.rest()
+        self._changes.rest()
+
+    def _handled(self) -> None:
+        """What was handed out has come back: whoever reads next need not be told of it."""
+        self._ring.release()
+        self._changes.release(self._held[0][0] if self._held else None)
+        self._notes.handled(self._checked, self._lost_seen)
 
     def _drain(self) -> Iterator[list[Event]]:
         more = True
@@ -243,6 +286,8 @@ class EbpfSource:
             while (taken := self._changes.taken) < end:
                 changes, _ = self._read(self._changes)
                 early += changes
+                if changes:
+                    self._held.append((taken, max(map(_time_of, changes))))
                 if self._changes.taken == taken:
                     break  # one is still being written
             if early:
@@ -258,6 +303,8 @@ class EbpfSource:
 
     def _due(self, until: int) -> list[Event]:
         """The changes up to `until`. Of later ones the fork may still be in the other ring."""
+        while self._held and self._held[0][1] <= until:
+            self._held.popleft()
         due = [event for event in self._early if event.time <= until]  # type: ignore[operator]
         self._early = [event for event in self._early if event.time > until]  # type: ignore[operator]
         return due
@@ -368,8 +415,15 @@ class EbpfSource:
         self._lost_map.close()
         self._ring.close()
         self._changes.close()
-        self._programs.close()
+        self._let_go()
         os.close(self._stop_fd)
+
+    def _let_go(self) -> None:
+        if self._resumption is not None:
+            self._resumption.close()
+        else:
+            self._notes.close()
+            self._programs.close()
 
     def counters(self) -> Mapping[str, int]:
         """Events by kind, `lost_*` by kind and cause, repairs, `truncated_*`, `malformed`.

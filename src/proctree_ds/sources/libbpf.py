@@ -12,7 +12,18 @@ import os
 from collections import deque
 from typing import Any, Final
 
-__all__ = ["BpfObject", "LibbpfError", "LibbpfMissing", "load_library"]
+__all__ = [
+    "BpfObject",
+    "LibbpfError",
+    "LibbpfMissing",
+    "clear_map",
+    "load_library",
+    "map_entries",
+    "open_iterator",
+    "open_pin",
+    "pin",
+    "recursion_misses",
+]
 
 SONAME: Final = "libbpf.so.1"
 _LOG_LINES: Final = 6
@@ -42,6 +53,10 @@ _NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
     "libbpf_num_possible_cpus": (),
     "bpf_iter_create": (ctypes.c_int,),
     "bpf_obj_get_info_by_fd": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+    "bpf_obj_get": (ctypes.c_char_p,),
+    "bpf_obj_pin": (ctypes.c_int, ctypes.c_char_p),
+    "bpf_map_get_next_key": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+    "bpf_map_delete_elem": (ctypes.c_int, ctypes.c_void_p),
 }
 
 
@@ -68,6 +83,19 @@ class _ProgramInfo(ctypes.Structure):
     )
 
 
+class _MapInfo(ctypes.Structure):
+    """The head of struct bpf_map_info (include/uapi/linux/bpf.h)."""
+
+    _fields_ = (
+        ("kind", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
+    )
+
+
 class Library:
     """libbpf's functions with their types, and its log in memory instead of on stderr."""
 
@@ -82,6 +110,8 @@ class Library:
             self._declare(name, ctypes.c_int, arguments)
         self.functions.bpf_object__close.argtypes = (ctypes.c_void_p,)
         self.functions.bpf_object__close.restype = None
+        self.functions.bpf_link__disconnect.argtypes = (ctypes.c_void_p,)
+        self.functions.bpf_link__disconnect.restype = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._text = ctypes.create_string_buffer(_LOG_BYTES)
         self._format: Any = ctypes.CDLL(None).vsnprintf
@@ -138,6 +168,57 @@ def load_library() -> Library:
     if _library is None:
         _library = Library()
     return _library
+
+
+def pin(fd: int, path: str) -> None:
+    """Give a map, program or link a name in a BPF file system, which keeps it alive."""
+    load_library().number(f"pin {path}", "bpf_obj_pin", fd, os.fsencode(path))
+
+
+def open_pin(path: str) -> int:
+    """A new file descriptor of what is pinned at `path`."""
+    return load_library().number(f"open {path}", "bpf_obj_get", os.fsencode(path))
+
+
+def open_iterator(link: int) -> int:
+    """A new file descriptor that reads what the iterator program of this link writes."""
+    return load_library().number(f"iterate link {link}", "bpf_iter_create", link)
+
+
+def recursion_misses(program: int) -> int:
+    """How often the kernel skipped a program since it was already running on that CPU.
+
+    Always 0 before Linux 5.12, which does not count it.
+    """
+    info = _ProgramInfo()
+    _read_info(program, info)
+    misses: int = info.recursion_misses
+    return misses
+
+
+def map_entries(fd: int) -> int:
+    """The size of a map; of a ring buffer, in bytes."""
+    info = _MapInfo()
+    _read_info(fd, info)
+    entries: int = info.max_entries
+    return entries
+
+
+def clear_map(fd: int, key_bytes: int, limit: int) -> None:
+    """Take everything out of a hash map of at most `limit` entries."""
+    functions = load_library().functions
+    key = ctypes.create_string_buffer(key_bytes)
+    for _ in range(limit):
+        if functions.bpf_map_get_next_key(fd, None, key) < 0:
+            return
+        functions.bpf_map_delete_elem(fd, key)
+
+
+def _read_info(fd: int, info: ctypes.Structure) -> None:
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    load_library().number(
+        f"info of {fd}", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size)
+    )
 
 
 class BpfObject:
@@ -226,26 +307,38 @@ class BpfObject:
 
     def iterator(self, program: str) -> int:
         """A new file descriptor that reads what an attached iterator program writes."""
-        link = self._library.number(f"link of {program}", "bpf_link__fd", self._links[program])
-        return self._library.number(f"iterate {program}", "bpf_iter_create", link)
+        return open_iterator(self._link_fd(program))
+
+    def program_fd(self, name: str) -> int:
+        """The file descriptor of a program; it belongs to this object."""
+        return self._library.number(f"program {name}", "bpf_program__fd", self._program(name))
 
     def recursion_misses(self, program: str) -> int:
-        """How often the kernel skipped the program since it was already running on that CPU.
+        """See the function of that name."""
+        return recursion_misses(self.program_fd(program))
 
-        Always 0 before Linux 5.12, which does not count it.
+    def link_fds(self) -> dict[str, int]:
+        """The file descriptors of what is attached, by what to detach; they belong to this object.
+
+        One of a tracepoint can only be pinned since Linux 5.15.
         """
-        info = _ProgramInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        fd = self._library.number(f"program {program}", "bpf_program__fd", self._program(program))
-        self._library.number(
-            f"info of {program}",
-            "bpf_obj_get_info_by_fd",
-            fd,
-            ctypes.byref(info),
-            ctypes.byref(size),
-        )
-        misses: int = info.recursion_misses
-        return misses
+        return {name: self._link_fd(name) for name in self._links}
+
+    def leave_attached(self) -> None:
+        """The links were pinned: closing this object leaves them as they are.
+
+        Of a tracepoint's link libbpf would switch the event off, pinned or not
+        (bpf_link_perf_detach(), 1.1), and so it never gets to close the event's own descriptor.
+        """
+        for name in [name for name in self._links if ":" in name]:
+            fd = self._link_fd(name)
+            link = self._links.pop(name)
+            self._library.functions.bpf_link__disconnect(link)
+            self._library.functions.bpf_link__destroy(link)
+            os.close(fd)
+
+    def _link_fd(self, name: str) -> int:
+        return self._library.number(f"link of {name}", "bpf_link__fd", self._links[name])
 
     def close(self) -> None:
         """Detach and free everything. Closing twice is fine."""

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from errno import EACCES, ENOMEM, EPERM
+from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
-from proctree_ds.sources.libbpf import BpfObject, LibbpfError, LibbpfMissing
+from proctree_ds.sources.libbpf import BpfObject, LibbpfError, LibbpfMissing, pin
 
-__all__ = ["KernelPrograms", "unavailable"]
+__all__ = ["KernelPrograms", "fingerprint", "unavailable"]
 
 _OBJECT: Final = Path(__file__).parent.parent / "_bpf" / "proctree.bpf.o"
 _KERNEL_BTF: Final = Path("/sys/kernel/btf/vmlinux")
@@ -48,10 +50,14 @@ _PLAIN_PICTURE: Final = "picture_plain"
 _WHOLE_PICTURE: Final = "picture_sleeping"
 """This one also reads argv and environment, for which the kernel may have to wait."""
 
+_PINNED_MAPS: Final = ("events", "changes", "lost", "cgroups_sent", "reader")
+"""What a reader needs to go on; the other maps live as long as the programs that use them."""
+
 _MAX_NAMES: Final = 16
 _NAME_BYTES: Final = 32
 _config: Final = Struct("=IIQ8s")
 """The head of struct pt_config; the names follow, each as 32 bytes and 32 bytes of mask."""
+_SECRET: Final = slice(16, 24)
 _HIERARCHIES: Final = ((0, ""), (1, "memory"), (2, "pids"))
 
 
@@ -103,8 +109,11 @@ class KernelPrograms:
 
     def skipped(self) -> int:
         """How often the kernel skipped a program that was already running on that CPU."""
+        return sum(map(self._object.recursion_misses, self._counted()))
+
+    def _counted(self) -> tuple[str, ...]:
         calls = (_CALL_PROGRAM,) if self._follows_calls else ()
-        return sum(map(self._object.recursion_misses, (*_LIFECYCLE, *_CHANGES, *calls)))
+        return (*_LIFECYCLE, *_CHANGES, *calls)
 
     def picture(self, with_arguments: bool) -> int:
         """A file descriptor that reads a record of every task, one after the other.
@@ -113,6 +122,16 @@ class KernelPrograms:
         long as it takes to get at that memory, which the tasks themselves may draw out.
         """
         return self._object.iterator(_WHOLE_PICTURE if with_arguments else _PLAIN_PICTURE)
+
+    def pin(self, directory: str) -> None:
+        """Name in a BPF file system what the next reader needs; closing then detaches nothing."""
+        for name in _PINNED_MAPS:
+            pin(self._object.map_fd(name), f"{directory}/{name}")
+        for program in self._counted():
+            pin(self._object.program_fd(program), f"{directory}/program_{program}")
+        for name, fd in self._object.link_fds().items():
+            pin(fd, f"{directory}/link_{name}")
+        self._object.leave_attached()
 
     def close(self) -> None:
         """Detach and free everything."""
@@ -158,6 +177,25 @@ class KernelPrograms:
             loading.close()
             raise
         return loading
+
+
+def fingerprint(
+    events_bytes: int,
+    changes_bytes: int,
+    env_names: Sequence[str],
+    follows_calls: bool,
+    object_path: str | os.PathLike[str] | None = None,
+) -> str:
+    """The same for programs that write the same in the same way: 12 hexadecimal digits.
+
+    Raises what `KernelPrograms` raises for these arguments.
+    """
+    constants = _config_bytes(_hierarchy(), env_names)
+    settings = (events_bytes, changes_bytes, follows_calls, constants[: _SECRET.start])
+    digest = sha256(repr((settings, constants[_SECRET.stop :])).encode())
+    with suppress(OSError):  # whoever loads it next says what is wrong
+        digest.update(Path(object_path or _OBJECT).read_bytes())
+    return digest.hexdigest()[:12]
 
 
 def _require_tracefs() -> None:
