@@ -1,8 +1,9 @@
 """`proctree-detect --pin` killed and started again, over and over, while processes come and go.
 
 A load makes numbered processes without pause. Every one of them has to be in the event log of some
-run, with its fork, exec and exit, and in its findings. Needs root, gcc and a BPF file system of its
-own, which is mounted for as long as it takes. Everything is bounded and ends by itself.
+run, with its fork, the change of its name, its exec and exit, and in its findings. Needs root, gcc
+and a BPF file system of its own, which is mounted for as long as it takes. Everything is bounded
+and ends by itself.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,10 +29,10 @@ from proctree_ds.sources.pins import remove_pins
 __all__ = ["Outcome", "restart_under_load", "restarts"]
 
 ROUNDS = 20
-EARLIEST, LATEST = 0.05, 1.2
+EARLIEST, LATEST = 0.1, 2.0
 """Seconds from the start of a run to its end by kill -9; the first events come after some 0.4."""
 _MOST_PROCESSES = 200_000
-_STARTED_WITHIN = 20
+_PATIENCE = 60
 _MARK = "restarts-"
 
 _SIGNATURE = f"""
@@ -49,6 +51,7 @@ _LOAD = """
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -58,7 +61,7 @@ static void end(int number) { ended = number; }
 int main(int argc, char **argv)
 {
 	long most = atol(argv[1]), made = 0;
-	char mark[64];
+	char mark[64], name[16];
 
 	if (argc > 2)
 		return 0;
@@ -67,6 +70,8 @@ int main(int argc, char **argv)
 		snprintf(mark, sizeof(mark), "restarts-%ld", made);
 		pid_t pid = fork();
 		if (pid == 0) {
+			snprintf(name, sizeof(name), "r%ld", made);
+			prctl(PR_SET_NAME, name);
 			execl("/proc/self/exe", "load", "0", mark, NULL);
 			_exit(1);
 		}
@@ -89,7 +94,7 @@ class Outcome:
     """How many the load made."""
     seconds: float = 0.0
     missing: Counter[str] = field(default_factory=Counter)
-    """How many of them have no fork, exec, exit or finding."""
+    """How many of them have no fork, change of name, exec, exit or finding."""
     twice: Counter[str] = field(default_factory=Counter)
     """How many events and findings were told more than once."""
     lost: int = 0
@@ -108,7 +113,7 @@ def restarts() -> list[Figure]:
         Figure("processes a second", outcome.processes / outcome.seconds, "processes/s"),
         *(
             Figure(f"without {what}", outcome.missing[what], "processes")
-            for what in ("fork", "exec", "exit", "finding")
+            for what in ("fork", "change", "exec", "exit", "finding")
         ),
         Figure("counted as lost", outcome.lost, "events"),
         *(Figure(f"{what} told twice", n, "times") for what, n in sorted(outcome.twice.items())),
@@ -129,14 +134,14 @@ def restart_under_load(rounds: int, random: Random) -> Outcome:
         load = subprocess.Popen([_compiled(place), str(_MOST_PROCESSES)], stdout=subprocess.PIPE)
         began = time.monotonic()
         try:
-            for run, following in zip(runs, runs[1:], strict=False):
+            for run, following in pairwise(runs):
                 time.sleep(random.uniform(EARLIEST, LATEST))
                 outcome.killed_early += run.kill()
                 time.sleep(random.uniform(0, EARLIEST))
                 following.start()
             runs[-1].wait_until_it_watches()
             load.send_signal(signal.SIGTERM)
-            output, _ = load.communicate(timeout=_STARTED_WITHIN)
+            output, _ = load.communicate(timeout=_PATIENCE)
             outcome.seconds = time.monotonic() - began
         finally:
             load.kill()
@@ -170,7 +175,7 @@ class _Run:
 
     def wait_until_it_watches(self) -> None:
         """Until its log has the first picture."""
-        deadline = time.monotonic() + _STARTED_WITHIN
+        deadline = time.monotonic() + _PATIENCE
         while not self.log.exists() or not self.log.stat().st_size:
             assert self._process is not None
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -190,17 +195,20 @@ class _Run:
         """End it as a service manager would."""
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(_STARTED_WITHIN)
+            self._process.wait(_PATIENCE)
 
 
 def _judge(outcome: Outcome, runs: list[_Run]) -> None:
     told: Counter[tuple[str, int, int]] = Counter()
     numbers: dict[str, tuple[int, int]] = {}
+    renamed: Counter[str] = Counter()
     found: Counter[str] = Counter()
     for run in runs:
         for event in _lines(run.log):
             if event["type"] == "loss":
                 outcome.lost += event["lost"] or 0
+            elif event["type"] == "change" and "comm" in event:
+                renamed[event["comm"]] += 1
             elif event["type"] in ("fork", "exec", "exit"):
                 task = event["task"]["tid"], event["task"]["start_time"]
                 mark = (event.get("argv") or [""])[-1]
@@ -213,7 +221,7 @@ def _judge(outcome: Outcome, runs: list[_Run]) -> None:
         mark = f"{_MARK}{number}"
         task = numbers.get(mark, (0, 0))
         counts = {kind: told[kind, *task] for kind in ("fork", "exec", "exit")}
-        counts["finding"] = found[mark]
+        counts |= {"change": renamed[f"r{number}"], "finding": found[mark]}
         for what, count in counts.items():
             if count == 0:
                 outcome.missing[what] += 1

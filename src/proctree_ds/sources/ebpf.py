@@ -145,7 +145,6 @@ class EbpfSource:
         if batch < 1:
             raise ConfigurationError(f"a batch of {batch} records: give at least 1")
         self._names = tuple(env_names)
-        self._batch = batch
         self._sees_host = os.stat("/proc/self/ns/pid").st_ino == _HOST_PID_NAMESPACE
         self._use_procfs = use_procfs and self._sees_host
         self._repair_by_procfs = self._use_procfs and repair_by_procfs
@@ -170,13 +169,11 @@ class EbpfSource:
         self._closed = False
         self._stopping = False
         settings = (ring_bytes, changes_ring_bytes, self._names, follow_changes, object_path)
-        self._resumption: Resumption | None = None
-        self._notes = Notes()
-        self._programs: KernelPrograms | PinnedPrograms
-        if pin_directory is None:
-            self._programs = KernelPrograms(*settings)
-        else:
-            self._resume(pin_directory, settings)
+        self._resumption = _resume(pin_directory, settings, batch)
+        self._notes = self._resumption.notes if self._resumption else Notes()
+        self._programs: KernelPrograms | PinnedPrograms = (
+            self._resumption.programs if self._resumption else KernelPrograms(*settings)
+        )
         try:
             self._ring: Ring[Event] = Ring(self._programs.map_fd("events"), ring_bytes, batch)
             self._changes: Ring[Event] = Ring(
@@ -186,7 +183,8 @@ class EbpfSource:
                 self._programs.map_fd("lost"), mmap.PAGESIZE, prot=mmap.PROT_READ
             )
             self._lost = memoryview(self._lost_map)[: 8 * (max(KIND_NAMES) + 1)].cast("Q")
-            self._checked = self._began = self._notes.checked or boot_now()
+            self._checked = self._notes.checked or boot_now()
+            self._began = self._resumption.since if self._resumption else self._checked
             self._lost_seen = self._notes.lost
             self._programs.attach()
             self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -197,22 +195,13 @@ class EbpfSource:
             self._let_go()
             raise
 
-    def _resume(self, directory: str | os.PathLike[str], settings: tuple[Any, ...]) -> None:
-        try:
-            self._resumption = Resumption(
-                directory, fingerprint(*settings), lambda: KernelPrograms(*settings)
-            )
-        except OSError as error:
-            raise unavailable(error) from None
-        self._notes, self._programs = self._resumption.notes, self._resumption.programs
-
     # ------------------------------------------------------------------------------- reading
 
     def batches(self) -> Iterator[Sequence[Event]]:
         """See `Source.batches`. Events of a batch are in the order of their times."""
         yield [self._header(), *self._take_picture(self._use_procfs)]
         if self._resumption is not None:
-            yield from self._resumption.remains(self._decoder, self._batch)
+            yield from self._resumption.remains(self._decoder)
         poll = select.epoll()
         try:
             for ring in ("events", "changes"):
@@ -443,3 +432,16 @@ class EbpfSource:
             counters[f"truncated_{name}"] = count
         counters["malformed"] = self._decoder.malformed
         return counters
+
+
+def _resume(
+    directory: str | os.PathLike[str] | None, settings: tuple[Any, ...], batch: int
+) -> Resumption | None:
+    if directory is None:
+        return None
+    try:
+        return Resumption(
+            directory, fingerprint(*settings), lambda: KernelPrograms(*settings), batch
+        )
+    except OSError as error:
+        raise unavailable(error) from None

@@ -61,6 +61,8 @@ def find_pins(directory: str | os.PathLike[str] = PINS_DIRECTORY) -> FoundPins:
         fd = _open(path)
     except FileNotFoundError:
         return FoundPins(path, (), None)
+    except OSError as error:
+        raise _unreadable(path, error) from None
     try:
         _require_bpf(path)
         sets = tuple(
@@ -81,7 +83,8 @@ def remove_pins(directory: str | os.PathLike[str] = PINS_DIRECTORY) -> tuple[Pat
     from it just now, and where it does not belong to this user or may not be written to.
     """
     path = Path(directory)
-    if not find_pins(path).sets and not path.is_dir():
+    find_pins(path)  # says so where it may not be looked at
+    if not path.exists():
         return ()
     pins = PinDirectory(path)
     try:
@@ -273,4 +276,6 @@ def _reader(fd: int) -> int | None:
 
 
 def _unreadable(path: Path, error: OSError) -> SourceUnavailable:
-    return SourceUnavailable(f"pins in {path} cannot be listed ({error.strerror}). Run as root.")
+    return SourceUnavailable(
+        f"pins in {path} cannot be listed ({error.strerror}). Run as root, and give a directory."
+    )

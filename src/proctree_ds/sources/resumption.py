@@ -50,8 +50,7 @@ _time_of = attrgetter("time")
 class Notes:
     """What a reader writes down for the next one, in a page that the pins keep.
 
-    `began`: since when these programs write everything; `checked`: until when everything that they
-    wrote or lost was handed out; `lost`: how many losses were. Boot-clock ns and a count.
+    Times are boot-clock ns.
     """
 
     __slots__ = ("_map", "_words")
@@ -61,9 +60,20 @@ class Notes:
         self._map = mmap.mmap(-1 if fd is None else fd, mmap.PAGESIZE)
         self._words = memoryview(self._map)[:32].cast("Q")
 
-    began = property(lambda self: int(self._words[0]))
-    checked = property(lambda self: int(self._words[1]))
-    lost = property(lambda self: int(self._words[2]))
+    @property
+    def began(self) -> int:
+        """Since when these programs write everything."""
+        return self._words[0]
+
+    @property
+    def checked(self) -> int:
+        """Until when everything that they wrote or lost was handed out."""
+        return self._words[1]
+
+    @property
+    def lost(self) -> int:
+        """How many losses were handed out."""
+        return self._words[2]
 
     def begin(self, now: int) -> None:
         """These programs are attached by now."""
@@ -129,8 +139,8 @@ class PinnedPrograms:
 class Resumption:
     """The programs of this fingerprint, found or made, and what other sets have left to be read.
 
-    `load` gives programs that are not attached yet. Raises what it raises, OSError, and
-    `SourceUnavailable`.
+    `load` gives programs that are not attached yet; `batch` bounds the records of one batch.
+    Raises what `load` raises, OSError, and `SourceUnavailable`.
     """
 
     def __init__(
@@ -138,20 +148,23 @@ class Resumption:
         directory: str | os.PathLike[str],
         fingerprint: str,
         load: Callable[[], KernelPrograms],
+        batch: int,
     ) -> None:
+        self._batch = batch
         self._pins = PinDirectory(directory)
         self._name = f"v{VERSION}-{fingerprint}"
         try:
             names = self._pins.names()
-            self.is_resumed = self._name in names
-            if not self.is_resumed:
+            if self._name not in names:
                 self._make(load())
             self.programs = PinnedPrograms(self._pins.below(self._name))
             self.notes = Notes(self.programs.map_fd("reader"))
             self.programs.forget_cgroups()
-            self._others = [name for name in names if name != self._name]
-            for name in self._others:
-                self._pins.unpin(name, "link_")
+            self._others: list[tuple[str, _Remains | None]] = []
+            for name in names:
+                if name != self._name:
+                    self._pins.unpin(name, "link_")
+                    self._others.append((name, self._left_of(name)))
         except BaseException:
             self._pins.close()
             raise
@@ -169,46 +182,71 @@ class Resumption:
             notes.handled(now, 0)
             notes.close()
             self._pins.complete(self._name)
+        except BaseException:
+            self._pins.names()  # what is half done must not go on
+            raise
         finally:
             programs.close()
 
-    def remains(self, decoder: Decoder, batch: int) -> Iterator[list[Event]]:
+    def remains(self, decoder: Decoder) -> Iterator[list[Event]]:
         """What is left of other sets, which are unpinned when everything was handed out."""
-        for name in self._others:
-            version = int(name[1:].partition("-")[0])
-            try:
-                left = _Remains(self._pins.below(name), batch)
-            except (OSError, KeyError, ValueError):  # made by a stranger, or cut short
+        for name, left in self._others:
+            if left is None:  # made by a stranger, or cut short
                 yield [Loss(now := boot_now(), now)]
+            elif _is_readable(name):
+                yield from left.events(decoder, self.notes.began)
             else:
-                try:
-                    if version == VERSION:
-                        yield from left.events(decoder, self.notes.began)
-                    else:
-                        yield left.unreadable()
-                finally:
-                    left.close()
+                yield left.unreadable()
+            if left is not None:
+                left.close()
             with suppress(FileNotFoundError):
                 self._pins.remove(name)
         self._others = []
 
+    @property
+    def since(self) -> int:
+        """From when on everything is told, or counted as lost: the boot clock, ns."""
+        others = (left.checked for name, left in self._others if left and _is_readable(name))
+        return min([self.notes.checked, *others])
+
+    def _left_of(self, name: str) -> _Remains | None:
+        try:
+            return _Remains(self._pins.below(name), self._batch)
+        except (OSError, KeyError, ValueError):
+            return None
+
     def close(self) -> None:
         """Everything is let go of, and stays as it is."""
+        for _, left in self._others:
+            if left is not None:
+                left.close()
         self.notes.close()
         self.programs.close()
         self._pins.close()
+
+
+def _is_readable(name: str) -> bool:
+    """Whether the records of this set are laid out as they are now."""
+    return name.startswith(f"v{VERSION}-")
 
 
 class _Remains:
     """The rings and counters of a set whose programs are detached."""
 
     def __init__(self, directory: str, batch: int) -> None:
+        """Raises OSError, KeyError or ValueError where something is missing or of another kind."""
         self._programs = PinnedPrograms(directory)
-        self._notes = Notes(self._programs.map_fd("reader"))
-        self._rings: list[Ring[Any]] = []
-        for name in _RINGS:
-            fd = self._programs.map_fd(name)
-            self._rings.append(Ring(fd, map_entries(fd), batch))
+        try:
+            self._notes = Notes(self._programs.map_fd("reader"))
+            fds = [self._programs.map_fd(name) for name in (*_RINGS, "lost")][: len(_RINGS)]
+            self._rings: list[Ring[Any]] = [Ring(fd, map_entries(fd), batch) for fd in fds]
+        except BaseException:
+            self._programs.close()
+            raise
+
+    @property
+    def checked(self) -> int:
+        return self._notes.checked
 
     def events(self, decoder: Decoder, until: int) -> Iterator[list[Event]]:
         """Events up to `until`, from when on the newer programs tell them; and what was lost."""

@@ -137,7 +137,7 @@ class Ring(Generic[T]):
 
     def rest(self) -> None:
         """Everything was handled, and all of it is given back: the next record wakes."""
-        self._consumer[0] = self._position
+        self._consumer[0] = self._last = self._position
 
     def close(self) -> None:
         """Unmap. Closing twice is fine."""
