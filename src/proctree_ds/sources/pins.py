@@ -158,11 +158,13 @@ class PinDirectory:
 
     def unpin(self, name: str, prefix: str) -> None:
         """Unpin what begins with `prefix` in a set."""
-        place = self.below(name)
-        for pinned in os.listdir(place):
-            if pinned.startswith(prefix):
-                with suppress(FileNotFoundError):
-                    os.unlink(f"{place}/{pinned}")
+        fd = os.open(name, os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self.fd)
+        try:
+            for pinned in os.listdir(fd):
+                if pinned.startswith(prefix):
+                    os.unlink(pinned, dir_fd=fd)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Let somebody else read here. Pins stay."""
