@@ -47,6 +47,15 @@ struct {
 	__type(value, __u64);
 } reader SEC(".maps");
 
+/* What the reader has learnt of cgroups, for whoever reads after it, when some may be gone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PT_KEPT_CGROUPS);
+	__type(key, __u64);
+	__type(value, char[PT_KEPT_PATH_BYTES]);
+} cgroup_paths SEC(".maps");
+
 /* Cgroup ids whose path has been sent. One that was forgotten is sent again. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);

@@ -28,6 +28,8 @@
 #define PT_ENV_NAMES 16
 #define PT_ENV_NAME_WORDS 4		/* a name and its '=' in 8-byte words */
 #define PT_REAPER_DEPTH 64		/* ancestors searched for a subreaper */
+#define PT_KEPT_CGROUPS 8192		/* whose paths are kept for the next reader */
+#define PT_KEPT_PATH_BYTES 512		/* the longest that is */
 #define PT_TOLD_TASKS 65536		/* tasks whose circumstances are remembered, by tid */
 #define PT_CHANGES 256			/* of one process that are told in 2^30 ns */
 

@@ -57,6 +57,20 @@ def tracefs() -> Iterator[None]:
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of the hierarchy that the source looks at: v2 where it has cgroups, or v1."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    v2 = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    assert v2, "this machine has no cgroup v2 hierarchy mounted"
+    place = v2[0] / f"proctree-test-{os.getpid()}"
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        place.rmdir()
+
+
 @pytest.fixture(scope="session")
 def victims(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the compiled victims, readable by every user."""

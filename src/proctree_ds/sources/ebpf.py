@@ -168,8 +168,16 @@ class EbpfSource:
         self._repair_not_before = 0
         self._closed = False
         self._stopping = False
-        settings = (ring_bytes, changes_ring_bytes, self._names, follow_changes, object_path)
+        settings: tuple[Any, ...] = (
+            ring_bytes,
+            changes_ring_bytes,
+            self._names,
+            follow_changes,
+            object_path,
+        )
         self._resumption = _resume(pin_directory, settings, batch)
+        if self._resumption is not None:
+            self._resumption.teach(self._decoder)
         self._notes = self._resumption.notes if self._resumption else Notes()
         self._programs: KernelPrograms | PinnedPrograms = (
             self._resumption.programs if self._resumption else KernelPrograms(*settings)

@@ -19,10 +19,12 @@ __all__ = [
     "clear_map",
     "load_library",
     "map_entries",
+    "map_items",
     "open_iterator",
     "open_pin",
     "pin",
     "recursion_misses",
+    "set_item",
 ]
 
 SONAME: Final = "libbpf.so.1"
@@ -57,6 +59,8 @@ _NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
     "bpf_obj_pin": (ctypes.c_int, ctypes.c_char_p),
     "bpf_map_get_next_key": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
     "bpf_map_delete_elem": (ctypes.c_int, ctypes.c_void_p),
+    "bpf_map_lookup_elem": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+    "bpf_map_update_elem": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64),
 }
 
 
@@ -204,14 +208,36 @@ def map_entries(fd: int) -> int:
     return entries
 
 
-def clear_map(fd: int, key_bytes: int, limit: int) -> None:
-    """Take everything out of a hash map of at most `limit` entries."""
+def clear_map(fd: int) -> None:
+    """Take everything out of a hash map whose keys are numbers of 64 bits."""
     functions = load_library().functions
-    key = ctypes.create_string_buffer(key_bytes)
-    for _ in range(limit):
-        if functions.bpf_map_get_next_key(fd, None, key) < 0:
+    key = ctypes.c_uint64()
+    for _ in range(map_entries(fd)):
+        if functions.bpf_map_get_next_key(fd, None, ctypes.byref(key)) < 0:
             return
-        functions.bpf_map_delete_elem(fd, key)
+        functions.bpf_map_delete_elem(fd, ctypes.byref(key))
+
+
+def map_items(fd: int) -> dict[int, bytes]:
+    """What is in a hash map whose keys are numbers of 64 bits."""
+    functions = load_library().functions
+    info = _MapInfo()
+    _read_info(fd, info)
+    key, value = ctypes.c_uint64(), ctypes.create_string_buffer(info.value_size)
+    last, items = None, {}
+    for _ in range(info.max_entries):
+        if functions.bpf_map_get_next_key(fd, last, ctypes.byref(key)) < 0:
+            break
+        last = ctypes.byref(key)
+        if functions.bpf_map_lookup_elem(fd, last, value) == 0:
+            items[key.value] = value.raw
+    return items
+
+
+def set_item(fd: int, number: int, value: bytes) -> bool:
+    """Put something into a map whose keys are numbers of 64 bits; False if there is no room."""
+    key = ctypes.byref(ctypes.c_uint64(number))
+    return bool(load_library().functions.bpf_map_update_elem(fd, key, value, 0) == 0)
 
 
 def _read_info(fd: int, info: ctypes.Structure) -> None:

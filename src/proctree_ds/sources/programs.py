@@ -50,7 +50,7 @@ _PLAIN_PICTURE: Final = "picture_plain"
 _WHOLE_PICTURE: Final = "picture_sleeping"
 """This one also reads argv and environment, for which the kernel may have to wait."""
 
-_PINNED_MAPS: Final = ("events", "changes", "lost", "cgroups_sent", "reader")
+_PINNED_MAPS: Final = ("events", "changes", "lost", "cgroups_sent", "cgroup_paths", "reader")
 """What a reader needs to go on; the other maps live as long as the programs that use them."""
 
 _MAX_NAMES: Final = 16

@@ -24,9 +24,11 @@ from proctree_ds.model import Event, Loss
 from proctree_ds.sources.libbpf import (
     clear_map,
     map_entries,
+    map_items,
     open_iterator,
     open_pin,
     recursion_misses,
+    set_item,
 )
 from proctree_ds.sources.pins import PinDirectory
 from proctree_ds.sources.programs import KernelPrograms
@@ -37,8 +39,8 @@ from proctree_ds.wire_layout import VERSION
 __all__ = ["Notes", "PinnedPrograms", "Resumption"]
 
 _RINGS: Final = ("events", "changes")
-_CGROUPS_SENT: Final = 8192
-_CGROUP_ID_BYTES: Final = 8
+_KEPT_PATH_BYTES: Final = 512
+"""PT_KEPT_PATH_BYTES of bpf/proctree.h."""
 _SETTLED: Final = 0.001
 """Seconds after which programs that were attached run on every CPU."""
 _LAST_LOOKS: Final = 100
@@ -125,9 +127,21 @@ class PinnedPrograms:
         kind = "sleeping" if with_arguments else "plain"
         return open_iterator(self._fds[f"link_picture_{kind}"])
 
-    def forget_cgroups(self) -> None:
-        """Paths of cgroups are sent again, for the last reader took with it what it had learnt."""
-        clear_map(self._fds["cgroups_sent"], _CGROUP_ID_BYTES, _CGROUPS_SENT)
+    def teach_cgroups(self, decoder: Decoder) -> None:
+        """What the last reader had learnt; of all else the path is sent again."""
+        for cgroup_id, raw in map_items(self._fds["cgroup_paths"]).items():
+            path = raw.rstrip(b"\0")
+            decoder.learn_cgroup(cgroup_id, path and path + b"\0")
+        clear_map(self._fds["cgroups_sent"])
+
+    def keep_cgroup(self, cgroup_id: int, raw: bytes) -> None:
+        """For the next reader. With no room left it starts anew; long paths are not kept."""
+        fd = self._fds["cgroup_paths"]
+        if len(raw) < _KEPT_PATH_BYTES:
+            value = raw.ljust(_KEPT_PATH_BYTES, b"\0")
+            if not set_item(fd, cgroup_id, value):
+                clear_map(fd)
+                set_item(fd, cgroup_id, value)
 
     def close(self) -> None:
         """Let go of the pins, which stay."""
@@ -159,7 +173,6 @@ class Resumption:
                 self._make(load())
             self.programs = PinnedPrograms(self._pins.below(self._name))
             self.notes = Notes(self.programs.map_fd("reader"))
-            self.programs.forget_cgroups()
             self._others: list[tuple[str, _Remains | None]] = []
             for name in names:
                 if name != self._name:
@@ -187,6 +200,15 @@ class Resumption:
             raise
         finally:
             programs.close()
+
+    def teach(self, decoder: Decoder) -> None:
+        """What readers before this one had learnt, for the sake of what they left unread."""
+        self.programs.teach_cgroups(decoder)
+        decoder.on_cgroup = self.programs.keep_cgroup
+        for _, left in self._others:
+            if left is not None:
+                with suppress(KeyError):
+                    left.programs.teach_cgroups(decoder)
 
     def remains(self, decoder: Decoder) -> Iterator[list[Event]]:
         """What is left of other sets, which are unpinned when everything was handed out."""
@@ -235,13 +257,13 @@ class _Remains:
 
     def __init__(self, directory: str, batch: int) -> None:
         """Raises OSError, KeyError or ValueError where something is missing or of another kind."""
-        self._programs = PinnedPrograms(directory)
+        self.programs = PinnedPrograms(directory)
         try:
-            self._notes = Notes(self._programs.map_fd("reader"))
-            fds = [self._programs.map_fd(name) for name in (*_RINGS, "lost")][: len(_RINGS)]
+            self._notes = Notes(self.programs.map_fd("reader"))
+            fds = [self.programs.map_fd(name) for name in (*_RINGS, "lost")][: len(_RINGS)]
             self._rings: list[Ring[Any]] = [Ring(fd, map_entries(fd), batch) for fd in fds]
         except BaseException:
-            self._programs.close()
+            self.programs.close()
             raise
 
     @property
@@ -283,12 +305,12 @@ class _Remains:
         return [loss] if (loss := self._loss(len(lengths))) else []
 
     def _counted(self) -> int:
-        fd = self._programs.map_fd("lost")
+        fd = self.programs.map_fd("lost")
         with mmap.mmap(fd, mmap.PAGESIZE, prot=mmap.PROT_READ) as page:
             words = memoryview(page)[: 8 * map_entries(fd)].cast("Q")
             lost = sum(words)
             words.release()
-        return lost + self._programs.skipped()
+        return lost + self.programs.skipped()
 
     def _loss(self, unread: int) -> Loss | None:
         lost = unread + self._counted() - self._notes.lost
@@ -298,4 +320,4 @@ class _Remains:
         for ring in self._rings:
             ring.close()
         self._notes.close()
-        self._programs.close()
+        self.programs.close()
