@@ -107,8 +107,9 @@ class Pipeline:
     `clock` gives now in boot-clock ns for a source that is live, so that ticks go on while nothing
     happens; a replay has only the times of its events. With `feeds_tree` false the tree stays
     empty. `duration_ns` ends the run that long after it began. `log` is closed at the end, sinks
-    are only flushed. With `flush_every_batch` the log is flushed before the next batch is asked
-    for, as a source needs it that takes a batch for handled then.
+    are only flushed. `resumable` is for a source that
+    takes a batch for handled when the next one is asked for, and hands what is not to whoever reads
+    next: the log is flushed by then, and where no sink is left the run ends with the batch in hand.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class Pipeline:
         duration_ns: int | None = None,
         tick_ns: int = TICK_NS,
         clock: Callable[[], int] | None = None,
-        flush_every_batch: bool = False,
+        resumable: bool = False,
         limits: EngineLimits = EngineLimits(),  # noqa: B008 - frozen
         on_report: Callable[[Report], object] = lambda report: None,
         on_trouble: Callable[[Trouble], object] = lambda trouble: None,
@@ -134,7 +135,7 @@ class Pipeline:
         self._sinks = list(sinks)
         self._feeds_tree = feeds_tree
         self._log = log
-        self._flush_every_batch = flush_every_batch
+        self._resumable = resumable
         self._duration_ns = duration_ns
         self._tick_ns = tick_ns
         self._clock = clock
@@ -149,6 +150,7 @@ class Pipeline:
         self._lost = 0
         self._findings = 0
         self._unflushed = False
+        self._has_lost_sinks = False
         self._began_ns = monotonic_ns()
         self._ended_ns: int | None = None
 
@@ -176,6 +178,8 @@ class Pipeline:
             try:
                 for batch in self._source.batches():
                     self._take(batch)
+                    if self._resumable and self._has_lost_sinks:
+                        break
             finally:
                 self._engine.signal(EndOfSource())
         return self.summary()
@@ -215,7 +219,7 @@ class Pipeline:
                 self._tick(now)
         if self._unflushed:
             self._flush_sinks()
-        if self._flush_every_batch and batch and self._log is not None:
+        if self._resumable and batch and self._log is not None:
             self._guard_log(self._log.flush)
 
     def _step(self, batch: Sequence[Event]) -> None:
@@ -290,6 +294,7 @@ class Pipeline:
         self._sinks.remove(sink)
         self._on_trouble(Trouble("sink", error))
         if not self._sinks:
+            self._has_lost_sinks = True
             self.stop()
 
     def _write_log(self, batch: Sequence[Event]) -> None:

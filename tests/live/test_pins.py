@@ -28,7 +28,7 @@ from proctree_ds.sources.pins import find_pins, remove_pins
 from proctree_ds.wire_layout import VERSION
 
 from .conftest import collect
-from .test_detect import detecting, ended
+from .test_detect import SIGNATURE, detecting, ended, marked
 from .test_source import run_many
 
 
@@ -76,6 +76,11 @@ def executed_last(events: list[Event], pid: int) -> State:
     facts = [e.facts for e in events if isinstance(e, Exec) and e.task.tid == pid][-1]
     assert isinstance(facts, State)
     return facts
+
+
+def is_named(event: Event, pid: int) -> bool:
+    """Whether this task changed its name to `told`."""
+    return isinstance(event, Change) and event.task.tid == pid and event.given.get("comm") == "told"
 
 
 def about(events: list[Event], tid: int) -> list[type[Event]]:
@@ -168,6 +173,21 @@ def test_system_calls_are_followed_while_nobody_reads(own_pins: Path, tracefs: N
     assert moved[0] < exit_.time - 1  # at the exit, changes that nothing followed come to light
 
 
+def test_a_change_that_waits_for_the_events_before_it_is_told_again(pins: Path) -> None:
+    leave(pins)
+    script = "printf told > /proc/$$/comm; echo; read line"
+    with subprocess.Popen(
+        ["/bin/sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        source = EbpfSource(pin_directory=pins)
+        told = next(e for batch in source.batches() for e in batch if is_named(e, process.pid))
+        source.close()
+        _, events, _ = collect(EbpfSource(pin_directory=pins))
+    assert told in events
+
+
 # ---------------------------------------------------------------------------------- losses
 
 
@@ -248,9 +268,9 @@ def test_losses_of_programs_that_are_replaced_are_counted(own_pins: Path, victim
     run_many(victims / "target", 30)
     _, events, counters = collect(EbpfSource(pin_directory=own_pins))
     lost = sum(event.lost or 0 for event in events if isinstance(event, Loss))
-    forks = sum(isinstance(event, Fork) for event in events)
+    told = sum(isinstance(event, (Fork, Exec, Exit)) for event in events)
     assert lost > 60
-    assert forks + lost >= 90
+    assert told + lost >= 90
     assert sum(n for name, n in counters.items() if name.startswith("lost_")) == 0
 
 
@@ -290,6 +310,18 @@ def test_a_set_that_is_no_set_is_a_loss_of_unknown_size(pins: Path) -> None:
     _, events, _ = collect(EbpfSource(pin_directory=pins))
     assert [event.lost for event in events if isinstance(event, Loss)] == [None]
     assert len(find_pins(pins).sets) == 1
+
+
+def test_a_set_that_lost_a_pin_is_made_anew(pins: Path, victims: Path) -> None:
+    leave(pins)
+    (found,) = find_pins(pins).sets
+    (found.path / "link_on_exec").unlink()
+    source = EbpfSource(pin_directory=pins)
+    pid = executed(victims / "target")
+    _, events, _ = collect(source)
+    assert about(events, pid) == [Fork, Exec, Exit]
+    assert [event.lost for event in events if isinstance(event, Loss)] == [None]
+    assert find_pins(pins).sets == (found,)
 
 
 # ------------------------------------------------------------------------------ who may not
@@ -427,6 +459,25 @@ def test_a_run_that_ends_leaves_its_pins_and_says_so(
     events = [json.loads(line) for line in log.read_bytes().splitlines()]
     kinds = [e["type"] for e in events if e.get("task", {}).get("tid") == pid]
     assert [kind for kind in kinds if kind != "change"] == ["fork", "exec", "exit"]
+
+
+def test_findings_that_nobody_took_are_found_again(
+    pins: Path, victims: Path, tmp_path: Path
+) -> None:
+    """The reader of standard output is gone; the next run has one."""
+    directory = tmp_path / "signatures"
+    directory.mkdir(mode=0o755)
+    (directory / "marked.py").write_text(SIGNATURE)
+    options = ("--pin", "--pin-directory", pins, "--signatures", directory)
+    with detecting(tmp_path / "log.jsonl", *options) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        pids = set()
+        while process.poll() is None:
+            pids.add(marked())
+    done = run("proctree-detect", "--no-builtin", *options, "--duration", "100ms")
+    found = {json.loads(line)["event"]["pid"] for line in done.stdout.splitlines()}
+    assert found == pids
 
 
 def test_pins_mean_nothing_in_a_replay() -> None:

@@ -288,7 +288,7 @@ def _assemble(
         log=log,
         duration_ns=duration_ns,
         clock=boot_now if replay is None else None,
-        flush_every_batch=pins is not None,
+        resumable=pins is not None,
         on_report=lambda report: (
             console.warn(str(report))
             if report.kind in ("slow", "unwatched")

@@ -152,9 +152,14 @@ class PinDirectory:
         os.rename(_STAGING, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
     def remove(self, name: str) -> None:
-        """Unpin a set: what nothing else holds is detached and freed."""
-        self.unpin(name, "")
-        os.rmdir(name, dir_fd=self.fd)
+        """Unpin a set: what nothing else holds is detached and freed.
+
+        It loses its name first: who is killed in the middle of it leaves no half of a set.
+        """
+        if name != _STAGING:
+            os.rename(name, _STAGING, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        self.unpin(_STAGING, "")
+        os.rmdir(_STAGING, dir_fd=self.fd)
 
     def unpin(self, name: str, prefix: str) -> None:
         """Unpin what begins with `prefix` in a set."""

@@ -14,10 +14,11 @@ from __future__ import annotations
 import mmap
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Final
+from zlib import crc32
 
 from proctree_ds.clock import boot_now
 from proctree_ds.model import Event, Loss
@@ -80,6 +81,15 @@ class Notes:
     def begin(self, now: int) -> None:
         """These programs are attached by now."""
         self._words[0] = now
+
+    @property
+    def seal(self) -> int:
+        """Which names the set had when it was complete, as a number."""
+        return self._words[3]
+
+    def close_set(self, names: Iterable[str]) -> None:
+        """The set is complete, and has these names."""
+        self._words[3] = _seal_of(names)
 
     def handled(self, checked: int, lost: int) -> None:
         """Everything up to here was handed out and came back."""
@@ -169,7 +179,10 @@ class Resumption:
         self._name = f"v{VERSION}-{fingerprint}"
         try:
             names = self._pins.names()
-            if self._name not in names:
+            self._is_damaged = self._name in names and not self._is_whole()
+            if self._is_damaged:
+                self._pins.remove(self._name)
+            if self._is_damaged or self._name not in names:
                 self._make(load())
             self.programs = PinnedPrograms(self._pins.below(self._name))
             self.notes = Notes(self.programs.map_fd("reader"))
@@ -193,6 +206,7 @@ class Resumption:
             notes = Notes(programs.map_fd("reader"))
             notes.begin(boot_now())
             notes.handled(now, 0)
+            notes.close_set(os.listdir(directory))
             notes.close()
             self._pins.complete(self._name)
         except BaseException:
@@ -200,6 +214,21 @@ class Resumption:
             raise
         finally:
             programs.close()
+
+    def _is_whole(self) -> bool:
+        """Whether nobody took a pin away: what is not attached any more would not be missed."""
+        directory = self._pins.below(self._name)
+        try:
+            fd = open_pin(f"{directory}/reader")
+        except OSError:
+            return False
+        try:
+            notes = Notes(fd)
+            seal = notes.seal
+            notes.close()
+        finally:
+            os.close(fd)
+        return seal == _seal_of(os.listdir(directory))
 
     def teach(self, decoder: Decoder) -> None:
         """What readers before this one had learnt, for the sake of what they left unread."""
@@ -212,9 +241,11 @@ class Resumption:
 
     def remains(self, decoder: Decoder) -> Iterator[list[Event]]:
         """What is left of other sets, which are unpinned when everything was handed out."""
+        if self._is_damaged:
+            yield [_unknown_loss()]
         for name, left in self._others:
-            if left is None:  # made by a stranger, or cut short
-                yield [Loss(now := boot_now(), now)]
+            if left is None:  # made by a stranger
+                yield [_unknown_loss()]
             elif _is_readable(name):
                 yield from left.events(decoder, self.notes.began)
             else:
@@ -245,6 +276,16 @@ class Resumption:
         self.notes.close()
         self.programs.close()
         self._pins.close()
+
+
+def _seal_of(names: Iterable[str]) -> int:
+    return crc32("\n".join(sorted(names)).encode())
+
+
+def _unknown_loss() -> Loss:
+    """Nobody knows since when: but before this capture began nothing is certain anyhow."""
+    now = boot_now()
+    return Loss(now, now)
 
 
 def _is_readable(name: str) -> bool:
