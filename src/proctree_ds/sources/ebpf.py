@@ -267,6 +267,8 @@ class EbpfSource:
 
     def _handled(self) -> None:
         """What was handed out has come back: whoever reads next need not be told of it."""
+        if self._resumption is None:
+            return
         self._ring.release()
         self._changes.release(self._held[0][0] if self._held else None)
         self._notes.handled(self._checked, self._lost_seen)
@@ -296,7 +298,10 @@ class EbpfSource:
                 yield events
 
     def _read(self, ring: Ring[Event]) -> tuple[list[Event], bool]:
-        return ring.drain(self._decoder.decoders, self._decoder.unknown)
+        result = ring.drain(self._decoder.decoders, self._decoder.unknown)
+        if self._resumption is None:
+            ring.release()  # nobody reads after this one
+        return result
 
     def _due(self, until: int) -> list[Event]:
         """The changes up to `until`. Of later ones the fork may still be in the other ring."""
