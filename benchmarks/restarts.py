@@ -206,7 +206,7 @@ def _judge(outcome: Outcome, runs: list[_Run]) -> None:
     for run in runs:
         for event in _lines(run.log):
             if event["type"] == "loss":
-                outcome.lost += event["lost"] or 0
+                outcome.lost += event.get("lost") or 0
             elif event["type"] == "change" and "comm" in event:
                 renamed[event["comm"]] += 1
             elif event["type"] in ("fork", "exec", "exit"):

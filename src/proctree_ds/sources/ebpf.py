@@ -176,8 +176,10 @@ class EbpfSource:
             object_path,
         )
         self._resumption = _resume(pin_directory, settings, batch)
+        self._told_until = 0
         if self._resumption is not None:
             self._resumption.teach(self._decoder)
+            self._told_until = self._resumption.told_until
         self._notes = self._resumption.notes if self._resumption else Notes()
         self._programs: KernelPrograms | PinnedPrograms = (
             self._resumption.programs if self._resumption else KernelPrograms(*settings)
@@ -278,12 +280,16 @@ class EbpfSource:
         while more:
             now = boot_now()
             events, more = self._read(self._ring)
+            if self._told_until:
+                events = self._untold(events)
             # After the lifecycle events, so that no change that came before one of them is
             # missing; and no further than what is there now, however fast more comes.
             early = self._early
             end = self._changes.produced
             while (taken := self._changes.taken) < end:
                 changes, _ = self._read(self._changes)
+                if self._told_until:
+                    changes = self._untold(changes)
                 early += changes
                 if changes:
                     self._held.append((taken, max(map(_time_of, changes))))
@@ -296,6 +302,11 @@ class EbpfSource:
             events += self._losses()
             if events:
                 yield events
+        self._told_until = 0  # whatever is written from now on is later
+
+    def _untold(self, events: list[Event]) -> list[Event]:
+        """Without what the programs before these have told, too."""
+        return [event for event in events if _time_of(event) >= self._told_until]
 
     def _read(self, ring: Ring[Event]) -> tuple[list[Event], bool]:
         result = ring.drain(self._decoder.decoders, self._decoder.unknown)

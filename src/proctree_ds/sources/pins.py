@@ -151,6 +151,11 @@ class PinDirectory:
         """The set that was begun is whole from here on."""
         os.rename(_STAGING, name, src_dir_fd=self.fd, dst_dir_fd=self.fd)
 
+    def rename(self, name: str, new: str) -> str:
+        """Give a set another name; the new one."""
+        os.rename(name, new, src_dir_fd=self.fd, dst_dir_fd=self.fd)
+        return new
+
     def remove(self, name: str) -> None:
         """Unpin a set: what nothing else holds is detached and freed.
 

@@ -178,22 +178,45 @@ class Resumption:
         self._pins = PinDirectory(directory)
         self._name = f"v{VERSION}-{fingerprint}"
         try:
-            names = self._pins.names()
-            self._is_damaged = self._name in names and not self._is_whole()
-            if self._is_damaged:
-                self._pins.remove(self._name)
-            if self._is_damaged or self._name not in names:
+            others = self._pins.names()
+            self._is_damaged = False
+            if self._name in others:
+                others.remove(self._name)
+                self._is_damaged = not self._is_whole()
+                if self._is_damaged:
+                    others.append(self._rename(self._name))
+            if self._name not in self._pins.names():
                 self._make(load())
             self.programs = PinnedPrograms(self._pins.below(self._name))
             self.notes = Notes(self.programs.map_fd("reader"))
-            self._others: list[tuple[str, _Remains | None]] = []
-            for name in names:
-                if name != self._name:
-                    self._pins.unpin(name, "link_")
-                    self._others.append((name, self._left_of(name)))
+            self._others = [(name, self._left_of(name)) for name in map(self._retire, others)]
+            self._divide_time()
         except BaseException:
             self._pins.close()
             raise
+
+    def _retire(self, name: str) -> str:
+        """Detach a set, under another name first: by its own it would be taken for whole."""
+        name = self._rename(name)
+        self._pins.unpin(name, "link_")
+        return name
+
+    def _rename(self, name: str) -> str:
+        version, _, _ = name.partition("-")
+        return self._pins.rename(name, f"{version}-{boot_now():016x}")
+
+    def _divide_time(self) -> None:
+        """While two sets were attached, both told of everything: the older one is believed."""
+        readable = [left for name, left in self._others if left and _is_readable(name)]
+        readable.sort(key=attrgetter("began"))
+        until = self.notes.began
+        for left in reversed(readable):
+            left.since, left.until = left.began, until
+            until = min(until, left.began)
+        if readable:
+            readable[0].since = 0
+        self.told_until = self.notes.began if readable and not self._is_damaged else 0
+        """Boot-clock ns up to which other sets tell of what this one has as well."""
 
     def _make(self, programs: KernelPrograms) -> None:
         """Attach and pin; the set has its name only when it is whole."""
@@ -247,7 +270,7 @@ class Resumption:
             if left is None:  # made by a stranger
                 yield [_unknown_loss()]
             elif _is_readable(name):
-                yield from left.events(decoder, self.notes.began)
+                yield from left.events(decoder)
             else:
                 yield left.unreadable()
             if left is not None:
@@ -298,6 +321,7 @@ class _Remains:
 
     def __init__(self, directory: str, batch: int) -> None:
         """Raises OSError, KeyError or ValueError where something is missing or of another kind."""
+        self.since = self.until = 0
         self.programs = PinnedPrograms(directory)
         try:
             self._notes = Notes(self.programs.map_fd("reader"))
@@ -308,17 +332,21 @@ class _Remains:
             raise
 
     @property
+    def began(self) -> int:
+        return self._notes.began
+
+    @property
     def checked(self) -> int:
         return self._notes.checked
 
-    def events(self, decoder: Decoder, until: int) -> Iterator[list[Event]]:
-        """Events up to `until`, from when on the newer programs tell them; and what was lost."""
+    def events(self, decoder: Decoder) -> Iterator[list[Event]]:
+        """Events from `since` up to `until`, which no other set tells; and what was lost."""
         for _ in range(_LAST_LOOKS):
             for ring in self._rings:
                 more = True
                 while more:
                     events, more = ring.drain(decoder.decoders, decoder.unknown)
-                    due = [event for event in events if event.time < until]
+                    due = [event for event in events if self.since <= event.time < self.until]
                     due.sort(key=_time_of)
                     if due:
                         yield due
