@@ -115,6 +115,7 @@ def restarts() -> list[Figure]:
             Figure(f"without {what}", outcome.missing[what], "processes")
             for what in ("fork", "change", "exec", "exit", "finding")
         ),
+        Figure("events and findings missing", outcome.missing.total(), "events"),
         Figure("counted as lost", outcome.lost, "events"),
         *(Figure(f"{what} told twice", n, "times") for what, n in sorted(outcome.twice.items())),
     ]

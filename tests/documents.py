@@ -183,6 +183,11 @@ _FIGURES: Final = (
         "loop",
     ),
     _Figure("Events lost in a storm of `stress-ng --vfork 2`", "lost", "storm"),
+    _Figure(
+        "Events and findings missing after 20 times `kill -9` and a new start, under load",
+        "events and findings missing",
+        "restarts",
+    ),
     _Figure("Events into the tree, caches full", "events into the tree", "stream"),
     _Figure("Kernel records into the tree", "raw records decoded into the tree", "ring"),
     _Figure("Peak resident memory, caches full", "peak resident memory (events)", "stream"),

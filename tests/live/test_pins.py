@@ -274,12 +274,14 @@ def test_losses_of_programs_that_are_replaced_are_counted(own_pins: Path, victim
     assert sum(n for name, n in counters.items() if name.startswith("lost_")) == 0
 
 
-def test_replacing_goes_on_after_it_was_cut_short(pins: Path, victims: Path) -> None:
+@pytest.mark.parametrize("then", [{"env_names": ()}, {}], ids=["goes-on", "goes-back"])
+def test_replacing_that_was_cut_short(then: Any, pins: Path, victims: Path) -> None:
     leave(pins)
     pid = executed(victims / "target")
     EbpfSource(pin_directory=pins, env_names=()).close()
     assert len(find_pins(pins).sets) == 2
-    _, events, _ = collect(EbpfSource(pin_directory=pins, env_names=()))
+    _, events, _ = collect(EbpfSource(pin_directory=pins, **then))
+    assert not [event for event in events if isinstance(event, Loss)]
     assert about(events, pid) == [Fork, Exec, Exit]
     assert len(find_pins(pins).sets) == 1
 

@@ -442,7 +442,7 @@ class EbpfSource:
         """Events by kind, `lost_*` by kind and cause, repairs, `truncated_*`, `malformed`.
 
         `lost_skipped` counts program runs that the kernel skipped, as it does when one is already
-        running on the same CPU.
+        running on the same CPU. Where programs are pinned, `lost_*` count from when they were.
         """
         if self._closed:
             return self._counters
