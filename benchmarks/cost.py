@@ -117,6 +117,9 @@ def _auditd(lost: list[int]) -> Iterator[Watcher]:
     with tempfile.TemporaryDirectory(prefix="proctree-bench-") as directory:
         Path(directory, "auditd.conf").write_text(_AUDITD_CONF.format(directory=directory))
         watcher = Watcher(["auditd", "-n", "-c", directory])
+        time.sleep(0.5)  # it says nothing when it is ready
+        if _audit_status("pid") != watcher.process.pid:
+            raise RuntimeError("another auditd is running: end it first")
         before, enabled = _audit_status("lost"), _audit_status("enabled")
         try:
             subprocess.run(["auditctl", "-b", "8192"], check=True, capture_output=True)
