@@ -314,6 +314,23 @@ def test_a_set_that_is_no_set_is_a_loss_of_unknown_size(pins: Path) -> None:
     assert len(find_pins(pins).sets) == 1
 
 
+def test_what_a_reader_without_rights_could_not_unpin_goes_later(pins: Path, victims: Path) -> None:
+    leave(pins)
+    executed(victims / "target")
+    source = EbpfSource(pin_directory=pins, env_names=("HOME",))
+    os.seteuid(1000)
+    try:
+        collect(source)
+    finally:
+        os.seteuid(0)
+    assert len(find_pins(pins).sets) == 2
+    pid = executed(victims / "target")
+    _, events, _ = collect(EbpfSource(pin_directory=pins, env_names=("HOME",)))
+    assert about(events, pid) == [Fork, Exec, Exit]
+    assert not [event for event in events if isinstance(event, Loss)]
+    assert len(find_pins(pins).sets) == 1
+
+
 def test_a_set_that_lost_a_pin_is_made_anew(pins: Path, victims: Path) -> None:
     leave(pins)
     (found,) = find_pins(pins).sets

@@ -190,6 +190,7 @@ class Resumption:
             self.programs = PinnedPrograms(self._pins.below(self._name))
             self.notes = Notes(self.programs.map_fd("reader"))
             self._others = [(name, self._left_of(name)) for name in map(self._retire, others)]
+            self._remove_finished()
             self._divide_time()
         except BaseException:
             self._pins.close()
@@ -200,6 +201,15 @@ class Resumption:
         name = self._rename(name)
         self._pins.unpin(name, "link_")
         return name
+
+    def _remove_finished(self) -> None:
+        """Sets that were handed out whole by a reader who had no right to unpin them."""
+        for name, left in self._others:
+            if left is not None and left.is_finished:
+                left.close()
+                self._pins.remove(name)
+        names = self._pins.names()
+        self._others = [other for other in self._others if other[0] in names]
 
     def _rename(self, name: str) -> str:
         version, _, _ = name.partition("-")
@@ -274,8 +284,9 @@ class Resumption:
             else:
                 yield left.unreadable()
             if left is not None:
+                left.finish()
                 left.close()
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # who has given up root leaves it to the next one
                 self._pins.remove(name)
         self._others = []
 
@@ -330,6 +341,14 @@ class _Remains:
         except BaseException:
             self.programs.close()
             raise
+
+    @property
+    def is_finished(self) -> bool:
+        return not self._notes.seal
+
+    def finish(self) -> None:
+        """Everything was handed out: these need not be read again."""
+        self._notes.close_set(())
 
     @property
     def began(self) -> int:
