@@ -459,6 +459,21 @@ def test_what_was_left_unfinished_is_removed(pins: Path) -> None:
     assert [found.version for found in find_pins(pins).sets] == [VERSION]
 
 
+def test_the_doctor_removes_them_when_nobody_reads(own_pins: Path) -> None:
+    source = EbpfSource(pin_directory=own_pins)
+    unpin = ("doctor", "--unpin", "--pins", own_pins)
+    done = run("proctree", *unpin)
+    assert done.returncode == 1
+    assert f"process {os.getpid()} reads" in done.stderr
+    collect(source)
+    (left,) = find_pins(own_pins).sets
+    done = run("proctree", "doctor", "--pins", own_pins)
+    assert f"{len(left.names)} in {own_pins}" in done.stdout
+    done = run("proctree", *unpin)
+    assert f"{len(left.names)} pins removed" in done.stderr
+    assert not own_pins.exists()
+
+
 # --------------------------------------------------------------------------------- command
 
 
