@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["open_live", "open_replay"]
 
 
-def open_live(options: TreeOptions, ring_bytes: int | None = None) -> Source:
+def open_live(
+    options: TreeOptions, ring_bytes: int | None = None, loader: str = "auto"
+) -> Source:
     """The kernel's events, from now on. Raises `SourceUnavailable` and `ConfigurationError`."""
     from proctree_ds.sources.ebpf import DEFAULT_RING_BYTES, EbpfSource
 
@@ -24,6 +26,7 @@ def open_live(options: TreeOptions, ring_bytes: int | None = None) -> Source:
         use_procfs=not options.disable_procfs,
         repair_by_procfs=not options.disable_procfs_query,
         follow_changes=options.follow_changes,
+        loader=loader,
     )
 
 

@@ -117,9 +117,10 @@ class EbpfSource:
     16, each of at most 31 bytes. With `use_procfs`, /proc adds to the first picture what the
     kernel's iterator keeps back, with `repair_by_procfs` to later ones. Changes of name and cgroup
     are told when they happen; others with the next event of the task, or at once with
-    `follow_changes`, which costs every system call of the machine a little. Raises
-    `ConfigurationError` for other values and `SourceUnavailable` where the machine does not allow
-    it.
+    `follow_changes`, which costs every system call of the machine a little. `loader` is what
+    loads the kernel programs: libbpf the object at `object_path`, bcc what it compiles itself,
+    auto whichever can. Raises `ConfigurationError` for other values and `SourceUnavailable` where
+    the machine does not allow it.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class EbpfSource:
         repair_by_procfs: bool = True,
         follow_changes: bool = False,
         changes_ring_bytes: int = CHANGES_RING_BYTES,
+        loader: str = "auto",
     ) -> None:
         for size in (ring_bytes, changes_ring_bytes):
             if size < mmap.PAGESIZE or size & (size - 1) or size > 1 << 30:
@@ -163,7 +165,7 @@ class EbpfSource:
         self._closed = False
         self._stopping = False
         self._programs = KernelPrograms(
-            ring_bytes, changes_ring_bytes, self._names, follow_changes, object_path
+            ring_bytes, changes_ring_bytes, self._names, follow_changes, object_path, loader
         )
         try:
             self._ring: Ring[Event] = Ring(self._programs.map_fd("events"), ring_bytes, batch)
