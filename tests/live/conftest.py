@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,9 +18,14 @@ import pytest
 
 from proctree_ds.errors import SourceUnavailable
 from proctree_ds.model import Event, Exec, Exit, Fork, Header, Snapshot
+from proctree_ds.sources.bcc import object as bcc_object
+from proctree_ds.sources.bcc.compiler import Compiled, compile_programs
 from proctree_ds.sources.ebpf import EbpfSource
 
 VICTIMS = Path(__file__).parent / "victims"
+
+WITH_BOTH_LOADERS = ("test_lives", "test_images")
+"""The modules whose captures are made twice: they look at every fact that is read."""
 
 E = TypeVar("E", Fork, Exec, Exit, Snapshot)
 
@@ -43,6 +49,25 @@ def live() -> None:
         if wish == "require":
             pytest.fail(f"PROCTREE_LIVE=require, but {error}")
         pytest.skip(str(error))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if "capture" in metafunc.fixturenames and module in WITH_BOTH_LOADERS:
+        metafunc.parametrize("capture", ["libbpf", "bcc"], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def compiled_once() -> Iterator[None]:
+    """BCC compiles for this kernel once, not for each of the tests."""
+
+    @cache
+    def compiled(btf_path: Path) -> Compiled:
+        return compile_programs(btf_path)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bcc_object, "compile_programs", compiled)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +133,10 @@ def collect(source: EbpfSource) -> tuple[Header, list[Event], Mapping[str, int]]
 
 
 class Capture:
-    """Runs a command while a source is attached."""
+    """Runs a command while a source is attached, whose programs this loader has loaded."""
+
+    def __init__(self, loader: str) -> None:
+        self.loader = loader
 
     def __call__(
         self,
@@ -118,7 +146,7 @@ class Capture:
         executable: Path | None = None,
         **options: Any,
     ) -> Captured:
-        source = EbpfSource(**options)
+        source = EbpfSource(loader=self.loader, **options)
         try:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, env=env, cwd=cwd, executable=executable
@@ -131,5 +159,8 @@ class Capture:
 
 
 @pytest.fixture
-def capture() -> Capture:
-    return Capture()
+def capture(request: pytest.FixtureRequest) -> Capture:
+    loader: str = getattr(request, "param", "libbpf")
+    if loader == "bcc":
+        request.getfixturevalue("compiled_once")
+    return Capture(loader)

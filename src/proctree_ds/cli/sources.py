@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["open_live", "open_replay"]
 
 
-def open_live(
-    options: TreeOptions, ring_bytes: int | None = None, loader: str = "auto"
-) -> Source:
+def open_live(options: TreeOptions, ring_bytes: int | None = None, loader: str = "auto") -> Source:
     """The kernel's events, from now on. Raises `SourceUnavailable` and `ConfigurationError`."""
     from proctree_ds.sources.ebpf import DEFAULT_RING_BYTES, EbpfSource
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Protocol
 
-__all__ = ["LoadedObject", "LoaderError"]
+from proctree_ds.errors import SourceUnavailable
+
+__all__ = ["LoadedObject", "LoaderError", "MissingHere", "require_types"]
+
+
+class MissingHere(SourceUnavailable):
+    """A loader has not what it needs on this machine; another one may have."""
 
 
 class LoaderError(OSError):
@@ -14,6 +21,15 @@ class LoaderError(OSError):
     def __init__(self, code: int, action: str, log: tuple[str, ...] = ()) -> None:
         super().__init__(code, f"{action}: {os.strerror(code)}")
         self.log = log
+
+
+def require_types(btf_path: Path) -> None:
+    """Raises `SourceUnavailable` where the kernel does not describe its types at this path."""
+    if not btf_path.exists():
+        raise SourceUnavailable(
+            f"this kernel does not describe its types ({btf_path} is missing). Use a kernel"
+            " built with CONFIG_DEBUG_INFO_BTF, or another source."
+        )
 
 
 class LoadedObject(Protocol):

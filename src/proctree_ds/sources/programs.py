@@ -1,7 +1,8 @@
 """The kernel programs in bpf/: configured, loaded, attached. What they write is read elsewhere.
 
-libbpf loads what was compiled at installation; BCC compiles the same source here and now, for where
-there is no libbpf or nothing was compiled. The programs are the same. A machine that does not allow them is told apart by cause, and each cause has its remedy.
+libbpf loads what was compiled at installation; BCC compiles the same source here and now, for
+where there is no libbpf or nothing was compiled. A machine that does not allow them is told apart
+by cause, and each cause has its remedy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
 from proctree_ds.sources.libbpf import BpfObject, LibbpfMissing
-from proctree_ds.sources.loading import LoadedObject, LoaderError
+from proctree_ds.sources.loading import LoadedObject, LoaderError, MissingHere, require_types
 
 __all__ = ["LOADERS", "KernelPrograms", "unavailable"]
 
@@ -60,15 +61,11 @@ _config: Final = Struct("=IIQ8s")
 _HIERARCHIES: Final = ((0, ""), (1, "memory"), (2, "pids"))
 
 
-class _LoaderMissing(SourceUnavailable):
-    """One loader has not what it needs here; another one may have."""
-
-
 class KernelPrograms:
     """The programs of bpf/, loaded with rings of these sizes, and attached by `attach()`.
 
-    `loader` is one of `LOADERS`. Raises `ConfigurationError` for names that cannot be kept and `SourceUnavailable` where the
-    machine does not allow it.
+    `loader` is one of `LOADERS`. Raises `ConfigurationError` for names that cannot be kept and
+    `SourceUnavailable` where the machine does not allow it.
     """
 
     def __init__(
@@ -134,23 +131,18 @@ class KernelPrograms:
 
     def _open(self, path: Path) -> LoadedObject:
         """The loaded programs, by the loader that was asked for or the first that can."""
-        if not _KERNEL_BTF.exists():
-            raise SourceUnavailable(
-                f"this kernel does not describe its types ({_KERNEL_BTF} is missing). Use a kernel"
-                " built with CONFIG_DEBUG_INFO_BTF, or another source."
-            )
         if self.loader == "bcc":
             return self._load_what_is_taken(_open_by_bcc)
         try:
             programs = self._load_what_is_taken(lambda: _open_by_libbpf(path))
-        except _LoaderMissing as missing:
+        except MissingHere as missing:
             if self.loader == "libbpf":
-                raise SourceUnavailable(str(missing)) from None
+                raise
             self.loader = "bcc"
             try:
                 return self._load_what_is_taken(_open_by_bcc)
-            except _LoaderMissing as error:
-                raise SourceUnavailable(f"{missing} Or use BCC instead; but {error}") from None
+            except SourceUnavailable as error:
+                raise SourceUnavailable(f"{missing} BCC could do it as well, but {error}") from None
         self.loader = "libbpf"
         return programs
 
@@ -187,27 +179,24 @@ class KernelPrograms:
 
 def _open_by_libbpf(path: Path) -> LoadedObject:
     if _is_missing(path):
-        raise _LoaderMissing(
+        raise MissingHere(
             f"the compiled kernel programs are missing ({path}): clang was not there at"
             " installation. Install clang, llvm and libbpf-dev, then run `make -C bpf` or"
             " install proctree-ds again."
         )
+    require_types(_KERNEL_BTF)
     try:
         return BpfObject(str(path))
     except LibbpfMissing:
-        raise _LoaderMissing(
+        raise MissingHere(
             "libbpf.so.1 cannot be loaded. Install libbpf 1.x (Debian, Ubuntu: libbpf1)."
         ) from None
 
 
 def _open_by_bcc() -> LoadedObject:
-    from proctree_ds.sources.bcc.compiler import BccMissing
     from proctree_ds.sources.bcc.object import BccObject
 
-    try:
-        return BccObject(_KERNEL_BTF)
-    except BccMissing as error:
-        raise _LoaderMissing(str(error)) from None
+    return BccObject(_KERNEL_BTF)
 
 
 def _require_tracefs() -> None:

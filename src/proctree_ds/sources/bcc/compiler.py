@@ -21,8 +21,9 @@ from proctree_ds.errors import SourceUnavailable
 from proctree_ds.sources.bcc import child
 from proctree_ds.sources.bcc.btf import Btf, BtfError, Kind
 from proctree_ds.sources.bcc.layout import kernel_types, types_named_in
+from proctree_ds.sources.loading import MissingHere, require_types
 
-__all__ = ["BccMissing", "Compiled", "Subprogram", "compile_programs"]
+__all__ = ["Compiled", "Subprogram", "compile_programs"]
 
 _INSTALLED: Final = Path(__file__).parents[2] / "_bpf" / "source"
 _CHECKOUT: Final = Path(__file__).parents[4] / "bpf"
@@ -35,14 +36,15 @@ _SECONDS: Final = 60.0
 _ERRORS: Final = 3
 """How many of the compiler's complaints an error carries."""
 
-_PROGRAM: Final = re.compile(r'^SEC\("([\w./]+)"\)\nint (?:BPF_PROG\()?(\w+)\b', re.M)
+_PROGRAM: Final = re.compile(r'^SEC\("([\w./]+)"\)\nint (?:BPF_PROG\()?(\w+)\b', re.MULTILINE)
 _SUBPROGRAM: Final = re.compile(
-    r"^(GLOBAL_FUNCTION|LOCAL_FUNCTION|CALLBACK)\(\w+, (\w+), \((.*)\)\)$", re.M
+    r"^(GLOBAL_FUNCTION|LOCAL_FUNCTION|CALLBACK)\(\w+, (\w+), \((.*)\)\)$", re.MULTILINE
 )
-_MAP: Final = re.compile(r"^(?:RING|TABLE)\((\w+), ", re.M)
+_MAP: Final = re.compile(r"^(?:RING|TABLE)\((\w+), ", re.MULTILINE)
 
 _FLAGS: Final = (
     "-DPT_BCC",
+    "-g0",  # a third of the time goes into what a debugger would like to know
     # BCC includes these two by itself. They need kernel headers, and nothing of them is used.
     "-D__LINUX_BPF_H__",
     "-D_UAPI__LINUX_BPF_H__",
@@ -50,10 +52,6 @@ _FLAGS: Final = (
     # The line about the licence that it adds is of no account either: see linker.py.
     "-DBCC_SEC(name)=__attribute__((section(name)))",
 )
-
-
-class BccMissing(SourceUnavailable):
-    """iovisor's BCC is not here, or another package has its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +64,10 @@ class Subprogram:
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """What BCC made of the sources. The place of a name in `maps` and `subprograms` is the number
-    that stands for it in the instructions."""
+    """What BCC made of the sources.
+
+    The place of a name in `maps` and `subprograms` is the number that stands for it in the code.
+    """
 
     functions: Mapping[str, bytes]
     programs: Mapping[str, str]
@@ -86,6 +86,7 @@ def compile_programs(
     BCC is looked for in the directories `search` first. Raises `SourceUnavailable`, which says
     what went wrong and what to install.
     """
+    require_types(btf_path)
     folder = sources or next((p for p in (_INSTALLED, _CHECKOUT) if (p / _MAIN).exists()), None)
     if folder is None:
         raise SourceUnavailable(
@@ -111,7 +112,9 @@ def compile_programs(
         raise SourceUnavailable(
             f"this kernel's description of its types cannot be read ({btf_path}: {error})."
         ) from None
-    numbers = [f"-DNUMBER_{name}={n}" for names in (maps, subprograms) for n, name in enumerate(names)]
+    numbers = [
+        f"-DNUMBER_{name}={n}" for names in (maps, subprograms) for n, name in enumerate(names)
+    ]
     functions = _run_compiler(folder, types, numbers, search)
     ids = {name: btf.find(*target) or 0 for name, target in targets.items() if target}
     return Compiled(functions, programs, ids, maps, subprograms)
@@ -155,7 +158,9 @@ def _run_compiler(
                 check=False,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            raise SourceUnavailable(f"BCC cannot be run in a process of its own ({error}).") from None
+            raise SourceUnavailable(
+                f"BCC cannot be run in a process of its own ({error})."
+            ) from None
         if done.returncode != 0:
             raise _failure(done.returncode, done.stderr)
         functions: dict[str, str] = json.loads(result.read_text())
@@ -164,14 +169,14 @@ def _run_compiler(
 
 def _failure(status: int, said: str) -> SourceUnavailable:
     if status == child.MISSING:
-        return BccMissing(
+        return MissingHere(
             "BCC is not there"
             + (f" ({said.strip()})" if said.strip() else "")
             + ". Install it from the distribution (Debian, Ubuntu: python3-bpfcc; Fedora:"
             " python3-bcc); the package called bcc on PyPI is another one."
         )
     if status == child.ANOTHER:
-        return BccMissing(
+        return MissingHere(
             f"the Python package bcc here is not iovisor's BCC ({said.strip()}): the one on PyPI"
             " only has the same name. Uninstall it, and install BCC from the distribution (Debian,"
             " Ubuntu: python3-bpfcc; Fedora: python3-bcc)."

@@ -11,6 +11,7 @@ import fcntl
 import os
 import platform
 from collections.abc import Sequence
+from errno import ENOSYS
 from pathlib import Path
 from struct import pack, unpack_from
 from typing import Any, Final
@@ -22,8 +23,8 @@ __all__ = [
     "create_iterator",
     "create_map",
     "link_iterator",
-    "link_tracing",
     "link_tracepoint",
+    "link_tracing",
     "load_program",
     "load_types",
     "possible_cpus",
@@ -31,7 +32,13 @@ __all__ = [
 ]
 
 _BPF: Final = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "ppc64le": 361, "s390x": 351}
-_PERF_EVENT_OPEN: Final = {"x86_64": 298, "aarch64": 241, "riscv64": 241, "ppc64le": 319, "s390x": 331}
+_PERF_EVENT_OPEN: Final = {
+    "x86_64": 298,
+    "aarch64": 241,
+    "riscv64": 241,
+    "ppc64le": 319,
+    "s390x": 331,
+}
 """The numbers of the system calls, by machine."""
 
 _MAP_CREATE: Final = 0
@@ -69,15 +76,15 @@ _call.restype = ctypes.c_long
 def _bpf(command: int, attributes: bytes, action: str) -> int:
     number = _BPF.get(platform.machine())
     if number is None:
-        raise OSError(f"the number of bpf() on {platform.machine()} is not known; use libbpf")
+        raise OSError(ENOSYS, f"bpf() has no known number on {platform.machine()}; use libbpf")
     result: int = _call(number, command, ctypes.c_char_p(attributes), len(attributes))
     if result < 0:
         raise LoaderError(ctypes.get_errno(), action)
     return result
 
 
-def _address(data: bytes | ctypes.Array[ctypes.c_char]) -> int:
-    """Where the bytes lie; they must outlive the call."""
+def _address(data: Any) -> int:
+    """Where bytes or a buffer lie; they must outlive the call."""
     return ctypes.cast(data, ctypes.c_void_p).value or 0
 
 
@@ -122,8 +129,11 @@ def load_program(
     functions: Sequence[tuple[int, int]],
     license: str,
 ) -> int:
-    """A program: `kind` is its type, attach type and flags, `target` the BTF id of what it is
-    attached to, `functions` has first instruction and type of each function."""
+    """A program, verified.
+
+    `kind` is its type, attach type and flags, `target` the BTF id of what it is attached to;
+    `functions` has the first instruction and the type of each of its functions.
+    """
     program_type, attach_type, flags = kind
     info = b"".join(pack("=II", *function) for function in functions)
     terms = license.encode() + b"\0"

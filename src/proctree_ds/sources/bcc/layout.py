@@ -10,18 +10,20 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from proctree_ds.sources.bcc.btf import Btf, Kind
+from proctree_ds.sources.bcc.btf import Btf
 
 __all__ = ["NOWHERE", "kernel_types", "types_named_in"]
 
 NOWHERE: Final = 1 << 24
 """An offset beyond any that a structure of the kernel has."""
 
-_STRUCTURE: Final = re.compile(r"^(typedef )?struct ?(\w*) \{\n(.*?)^\}( \w+)?;$", re.M | re.S)
-_ENUMERATION: Final = re.compile(r"^enum (\w+) \{\n(.*?)^\};$", re.M | re.S)
-_FIELD: Final = re.compile(r"^\t(.*?[ *])(\w+)((?:\[\w+\])?)( : 1)?;$", re.M)
-_ENUMERATOR: Final = re.compile(r"^\t(\w+) = \d+,$", re.M)
-_PRAGMA: Final = re.compile(r"^#pragma clang attribute .*$", re.M)
+_STRUCTURE: Final = re.compile(
+    r"^(typedef )?struct ?(\w*) \{\n(.*?)^\}( \w+)?;$", re.MULTILINE | re.DOTALL
+)
+_ENUMERATION: Final = re.compile(r"^enum (\w+) \{\n(.*?)^\};$", re.MULTILINE | re.DOTALL)
+_FIELD: Final = re.compile(r"^\t(.*?[ *])(\w+)((?:\[\w+\])?)( : 1)?;$", re.MULTILINE)
+_ENUMERATOR: Final = re.compile(r"^\t(\w+) = \d+,$", re.MULTILINE)
+_PRAGMA: Final = re.compile(r"^#pragma clang attribute .*$", re.MULTILINE)
 _VERSION: Final = re.compile(r"___.*")
 
 _RELOCATED: Final = frozenset({"cgroup_subsys_id", "bpf_func_id"})
@@ -58,9 +60,7 @@ def _structure(match: re.Match[str], btf: Btf) -> str:
         if bit:
             constants.append(f"enum {{ bit_of_{field} = {offset % 8} }};\n")
     joined = "\n".join(lines)
-    return (
-        f"{''.join(constants)}{typedef}struct {name} {{\n\tunion {{\n{joined}\n\t}};\n}}{alias};"
-    )
+    return f"{''.join(constants)}{typedef}struct {name} {{\n\tunion {{\n{joined}\n\t}};\n}}{alias};"
 
 
 def _enumeration(match: re.Match[str], btf: Btf) -> str:

@@ -136,8 +136,11 @@ def _put(body: list[list[int]], index: int, kind: int, number: int) -> None:
 
 
 def function_types(compiled: Compiled) -> tuple[bytes, dict[str, int]]:
-    """BTF for all functions, and the id of each. Parameters are numbers: the kernel looks at those
-    of global functions only, and these take nothing else."""
+    """BTF for all functions, and the id of each.
+
+    Parameters are numbers: the kernel looks at those of global functions only, which take no
+    other ones here.
+    """
     strings = bytearray(b"\0")
     types = bytearray()
     ids: dict[str, int] = {}
@@ -150,7 +153,9 @@ def function_types(compiled: Compiled) -> tuple[bytes, dict[str, int]]:
     types += pack("=IIII", number, _INTEGER << 24, 8, 64)
     count = 1
     functions = [(name, False, 1) for name in compiled.programs]
-    functions += [(name, sub.is_global, sub.parameters) for name, sub in compiled.subprograms.items()]
+    functions += [
+        (name, sub.is_global, sub.parameters) for name, sub in compiled.subprograms.items()
+    ]
     for name, is_global, parameters in functions:
         types += pack("=III", 0, _PROTOTYPE << 24 | parameters, 1)
         types += pack("=II", parameter, 1) * parameters

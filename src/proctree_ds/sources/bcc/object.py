@@ -29,8 +29,11 @@ _KINDS: Final = {
 
 
 class BccObject:
-    """See `LoadedObject`. Making one compiles the sources for the kernel whose BTF is at
-    `btf_path`, in a process of its own. Raises `SourceUnavailable`."""
+    """See `LoadedObject`.
+
+    Making one compiles the sources for the kernel whose BTF is at `btf_path`, in a process of its
+    own. Raises `SourceUnavailable`.
+    """
 
     def __init__(self, btf_path: Path) -> None:
         self._compiled = compile_programs(btf_path)
