@@ -14,6 +14,11 @@
 #define SEC(name) __attribute__((used))
 #define barrier_var(variable) asm volatile("" : "+r"(variable))
 
+/* BCC makes the old helper of these where it may not look into /proc/kallsyms. */
+#undef bpf_probe_read_user
+#undef bpf_probe_read_kernel
+#undef bpf_probe_read_kernel_str
+
 /* include/uapi/linux/bpf.h, 6.18. */
 #define HELPER(number) = (void *)(number)
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) HELPER(1);

@@ -25,7 +25,8 @@ from proctree_ds.sources.ebpf import EbpfSource
 VICTIMS = Path(__file__).parent / "victims"
 
 WITH_BOTH_LOADERS = ("test_lives", "test_images")
-"""The modules whose captures are made twice: they look at every fact that is read."""
+"""The modules whose captures are made twice: they look at every fact that is read. Tests that have
+parameters already are left as they are."""
 
 E = TypeVar("E", Fork, Exec, Exit, Snapshot)
 
@@ -53,7 +54,8 @@ def live() -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     module = metafunc.module.__name__.rpartition(".")[2]
-    if "capture" in metafunc.fixturenames and module in WITH_BOTH_LOADERS:
+    has_parameters = metafunc.definition.get_closest_marker("parametrize") is not None
+    if "capture" in metafunc.fixturenames and module in WITH_BOTH_LOADERS and not has_parameters:
         metafunc.parametrize("capture", ["libbpf", "bcc"], indirect=True)
 
 

@@ -68,7 +68,7 @@ class Btf:
             self._places = [0]
             text = b"\0" + data[self._strings : self._strings + strings_size]
             names = {text.find(b"\0" + name.encode() + b"\0"): name for name in wanted}
-            names.pop(-1, None)
+            names.pop(-1, None)  # those that are not there
             self._index(header + types, header + types + types_size, names)
         except (error, KeyError, IndexError) as problem:
             raise BtfError(f"it is cut or broken ({problem})") from None
@@ -98,7 +98,7 @@ class Btf:
             return None
         try:
             return self._field(identity, name.encode())
-        except (error, IndexError) as problem:
+        except (error, IndexError, ValueError, RecursionError) as problem:
             raise BtfError(f"it is cut or broken ({problem})") from None
 
     def _field(self, identity: int, name: bytes) -> Field | None:
@@ -133,9 +133,12 @@ class Btf:
         place = self._places[identity]
         _, info, _ = _type(self._data, place)
         found = {}
-        for index in range(info & 0xFFFF):
-            key, number = _pair(self._data, place + _TYPE_BYTES + 8 * index)
-            found[self._string(key).decode()] = number
+        try:
+            for index in range(info & 0xFFFF):
+                key, number = _pair(self._data, place + _TYPE_BYTES + 8 * index)
+                found[self._string(key).decode()] = number
+        except (error, ValueError) as problem:
+            raise BtfError(f"it is cut or broken ({problem})") from None
         return found
 
     def _string(self, offset: int) -> bytes:
