@@ -10,7 +10,6 @@ import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,8 +17,6 @@ import pytest
 
 from proctree_ds.errors import SourceUnavailable
 from proctree_ds.model import Event, Exec, Exit, Fork, Header, Snapshot
-from proctree_ds.sources.bcc import object as bcc_object
-from proctree_ds.sources.bcc.compiler import Compiled, compile_programs
 from proctree_ds.sources.ebpf import EbpfSource
 
 VICTIMS = Path(__file__).parent / "victims"
@@ -57,19 +54,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     has_parameters = metafunc.definition.get_closest_marker("parametrize") is not None
     if "capture" in metafunc.fixturenames and module in WITH_BOTH_LOADERS and not has_parameters:
         metafunc.parametrize("capture", ["libbpf", "bcc"], indirect=True)
-
-
-@pytest.fixture(scope="session")
-def compiled_once() -> Iterator[None]:
-    """BCC compiles for this kernel once, not for each of the tests."""
-
-    @cache
-    def compiled(btf_path: Path) -> Compiled:
-        return compile_programs(btf_path)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bcc_object, "compile_programs", compiled)
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -162,7 +146,4 @@ class Capture:
 
 @pytest.fixture
 def capture(request: pytest.FixtureRequest) -> Capture:
-    loader: str = getattr(request, "param", "libbpf")
-    if loader == "bcc":
-        request.getfixturevalue("compiled_once")
-    return Capture(loader)
+    return Capture(getattr(request, "param", "libbpf"))

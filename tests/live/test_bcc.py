@@ -42,7 +42,6 @@ def timeless(event: Fork | Exec | Exit) -> Fork | Exec | Exit:
     return replace(event, time=0)
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_both_loaders_tell_the_same_at_the_same_time(victims: Path) -> None:
     sources = [EbpfSource(loader="libbpf"), EbpfSource(loader="bcc")]
     process = subprocess.Popen(
@@ -61,7 +60,7 @@ def test_both_loaders_tell_the_same_at_the_same_time(victims: Path) -> None:
     assert pictures[1]["argv"]
 
 
-@pytest.mark.usefixtures("compiled_once", "tracefs")
+@pytest.mark.usefixtures("tracefs")
 def test_system_calls_can_be_followed(tmp_path: Path) -> None:
     source = EbpfSource(loader="bcc", follow_changes=True)
     before = os.getcwd()
@@ -75,19 +74,18 @@ def test_system_calls_can_be_followed(tmp_path: Path) -> None:
     assert counters["malformed"] == 0
 
 
-@pytest.mark.usefixtures("compiled_once", "bare")
+@pytest.mark.usefixtures("bare")
 def test_auto_takes_bcc_where_nothing_was_compiled() -> None:
     source = EbpfSource()
-    assert source._programs.loader == "bcc"
+    assert source.loader == "bcc"
     source.close()
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_auto_takes_bcc_where_there_is_no_libbpf(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(libbpf, "SONAME", "libnone.so.1")
     monkeypatch.setattr(libbpf, "_library", None)
     source = EbpfSource()
-    assert source._programs.loader == "bcc"
+    assert source.loader == "bcc"
     source.close()
     with pytest.raises(SourceUnavailable, match=r"Install libbpf 1\.x"):
         EbpfSource(loader="libbpf")
@@ -95,11 +93,10 @@ def test_auto_takes_bcc_where_there_is_no_libbpf(monkeypatch: pytest.MonkeyPatch
 
 def test_auto_takes_libbpf_where_it_can() -> None:
     source = EbpfSource()
-    assert source._programs.loader == "libbpf"
+    assert source.loader == "libbpf"
     source.close()
 
 
-@pytest.mark.usefixtures("compiled_once")
 def test_nothing_is_left_behind() -> None:
     EbpfSource(loader="bcc").close()  # what is compiled once is there now
     fds = len(os.listdir("/proc/self/fd"))

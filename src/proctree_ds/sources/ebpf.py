@@ -186,6 +186,11 @@ class EbpfSource:
             self._programs.close()
             raise
 
+    @property
+    def loader(self) -> str:
+        """What loaded the kernel programs: libbpf or bcc."""
+        return self._programs.loader
+
     # ------------------------------------------------------------------------------- reading
 
     def batches(self) -> Iterator[Sequence[Event]]:

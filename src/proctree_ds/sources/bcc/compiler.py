@@ -186,5 +186,5 @@ def _failure(status: int, said: str) -> SourceUnavailable:
         errors = said.strip().splitlines()[-1:] or [f"exit status {status}"]
     return SourceUnavailable(
         f"BCC cannot compile the kernel programs ({'; '.join(errors[:_ERRORS])}). Use the libbpf"
-        " loader, or a newer BCC (0.24 or newer)."
+        " loader, or another version of BCC; 0.26 was tried."
     )

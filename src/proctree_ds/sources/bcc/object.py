@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from proctree_ds.sources.bcc import kernel
-from proctree_ds.sources.bcc.compiler import compile_programs
+from proctree_ds.sources.bcc.compiler import Compiled, compile_programs
 from proctree_ds.sources.bcc.linker import CONSTANTS, function_types, link, map_definition
 
 __all__ = ["BccObject"]
@@ -28,15 +29,21 @@ _KINDS: Final = {
 }
 
 
+@cache
+def _compiled(btf_path: Path) -> Compiled:
+    """What the sources are for this kernel, compiled once in this process."""
+    return compile_programs(btf_path)
+
+
 class BccObject:
     """See `LoadedObject`.
 
-    Making one compiles the sources for the kernel whose BTF is at `btf_path`, in a process of its
-    own. Raises `SourceUnavailable`.
+    The first one compiles the sources for the kernel whose BTF is at `btf_path`. Raises
+    `SourceUnavailable`.
     """
 
     def __init__(self, btf_path: Path) -> None:
-        self._compiled = compile_programs(btf_path)
+        self._compiled = _compiled(btf_path)
         self._left_out: set[str] = set()
         self._entries: dict[str, int] = {}
         self._constants = b""
