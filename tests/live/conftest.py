@@ -21,9 +21,29 @@ from proctree_ds.sources.ebpf import EbpfSource
 
 VICTIMS = Path(__file__).parent / "victims"
 
-WITH_BOTH_LOADERS = ("test_lives", "test_images")
-"""The modules whose captures are made twice: they look at every fact that is read. Tests that have
-parameters already are left as they are."""
+WITH_BOTH_LOADERS = frozenset(
+    {
+        "test_a_cgroup_of_its_own",
+        "test_a_path_longer_than_the_limit",
+        "test_a_relative_script",
+        "test_a_setuid_program",
+        "test_a_signal_is_no_exit_code",
+        "test_an_exec_by_a_thread_that_does_not_lead",
+        "test_an_orphan_goes_to_init",
+        "test_an_orphan_goes_to_the_subreaper",
+        "test_argv_as_the_kernel_passed_it",
+        "test_argv_longer_than_the_limit",
+        "test_ids_in_a_pid_namespace",
+        "test_memfd",
+        "test_selected_environment",
+        "test_the_dynamic_loader",
+        "test_the_facts_of_the_file",
+        "test_the_layers_of_an_overlay",
+        "test_the_leader_ends_before_the_process",
+        "test_the_working_directory_across_mounts",
+    }
+)
+"""The tests whose captures are made twice: together they read every field that is read."""
 
 E = TypeVar("E", Fork, Exec, Exit, Snapshot)
 
@@ -50,9 +70,7 @@ def live() -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    module = metafunc.module.__name__.rpartition(".")[2]
-    has_parameters = metafunc.definition.get_closest_marker("parametrize") is not None
-    if "capture" in metafunc.fixturenames and module in WITH_BOTH_LOADERS and not has_parameters:
+    if metafunc.function.__name__ in WITH_BOTH_LOADERS:
         metafunc.parametrize("capture", ["libbpf", "bcc"], indirect=True)
 
 
