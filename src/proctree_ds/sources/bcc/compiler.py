@@ -110,12 +110,16 @@ def compile_programs(
         types = kernel_types(header, btf)
     except (OSError, BtfError) as error:
         raise SourceUnavailable(
-            f"this kernel's description of its types cannot be read ({btf_path}: {error})."
+            f"this kernel's description of its types cannot be read ({btf_path}: {error}). Use"
+            " another source."
         ) from None
     numbers = [
         f"-DNUMBER_{name}={n}" for names in (maps, subprograms) for n, name in enumerate(names)
     ]
     functions = _run_compiler(folder, types, numbers, search)
+    wanted = {*programs, *(f"body_{name}" for name in subprograms), *(f"define_{n}" for n in maps)}
+    if missing := wanted - functions.keys():
+        raise _cannot_compile(f"nothing came of {', '.join(sorted(missing)[:_ERRORS])}")
     ids = {name: btf.find(*target) or 0 for name, target in targets.items() if target}
     return Compiled(functions, programs, ids, maps, subprograms)
 
@@ -184,7 +188,11 @@ def _failure(status: int, said: str) -> SourceUnavailable:
     errors = [line.strip() for line in said.splitlines() if "error: " in line]
     if not errors:
         errors = said.strip().splitlines()[-1:] or [f"exit status {status}"]
+    return _cannot_compile("; ".join(errors[:_ERRORS]))
+
+
+def _cannot_compile(reason: str) -> SourceUnavailable:
     return SourceUnavailable(
-        f"BCC cannot compile the kernel programs ({'; '.join(errors[:_ERRORS])}). Use the libbpf"
-        " loader, or another version of BCC; 0.26 was tried."
+        f"BCC cannot compile the kernel programs ({reason}). Use the libbpf loader, or another"
+        " version of BCC; 0.26 was tried."
     )
