@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proctree_ds import NeverSeen
+from proctree_ds import NeverSeen, ProcessTree
 from proctree_ds.model import CLOCK_TICK_NS, Snapshot, Task
 
 from .story import INIT, C, E, F, S, T, X, id_of, init, path_at, tellings
@@ -108,3 +108,14 @@ def test_two_that_start_in_one_tick_are_two() -> None:
         except NeverSeen:
             continue
         raise AssertionError("nobody was ever called by the tick")
+
+
+def test_ids_made_from_ticks_are_remembered_up_to_a_limit() -> None:
+    tree = ProcessTree(process_cache=4, thread_cache=8)
+    tree.apply(init())
+    tasks = [Task(40 + i, (30 + i) * TICK + 1) for i in range(6)]
+    for task in tasks:
+        tree.apply_all([row(task, LATE * 3), E(task, LATE * 3 + 1)])
+    tree._check()
+    assert tree.counters["dropped_aliases"] == 2
+    assert tree.process(id_of(tick(tasks[-1]))) is tree.process(id_of(tasks[-1])) is not None
