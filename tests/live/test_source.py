@@ -222,7 +222,8 @@ def test_an_object_that_is_none(tmp_path: Path) -> None:
         EbpfSource(object_path=tmp_path / "bad.o")
 
 
-def test_without_privileges(victims: Path) -> None:
+@pytest.mark.parametrize("loader", ["libbpf", "bcc"])
+def test_without_privileges(loader: str) -> None:
     """Refused in one sentence with a remedy; nothing on standard error, no traceback."""
     code = (
         "import os, sys\n"
@@ -230,11 +231,12 @@ def test_without_privileges(victims: Path) -> None:
         "from proctree_ds.sources.ebpf import EbpfSource\n"
         "os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)\n"
         "try:\n"
-        "    EbpfSource()\n"
+        "    EbpfSource(loader=sys.argv[1])\n"
         "except SourceUnavailable as error:\n"
         "    sys.stdout.write(str(error))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, loader]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "Run as root" in done.stdout
     assert "\n" not in done.stdout
     assert done.stderr == ""
