@@ -76,6 +76,8 @@ need clang "compiles the kernel programs in bpf/" command -v clang
 need llvm "strips their debug information (llvm-strip)" command -v llvm-strip
 need libbpf-dev "the headers they include" test -e /usr/include/bpf/bpf_helpers.h
 need libbpf1 "loads them into the kernel" has_library libbpf.so.1
+need python3-bpfcc "BCC, the other loader, which compiles them where they run" \
+    test -e /usr/lib/python3/dist-packages/bcc/libbcc.py
 if [[ "$purpose" != demo ]]; then
     need gcc "compiles the small programs that live tests watch" command -v gcc
     need libc6-dev "the C library's headers for them" test -e /usr/include/stdlib.h

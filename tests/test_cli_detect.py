@@ -216,7 +216,7 @@ def test_what_a_process_calls_itself_never_acts_on_the_terminal(
         (["--ring-size", "big"], "is no size"),
         (["--ring-size", "8M"], "means nothing with --replay"),
         (["--record", "there"], "--write-log"),
-        (["--loader", "bcc"], "not there yet"),
+        (["--loader", "bcc"], "means nothing with --replay"),
         (["--loader", "magic"], "is not one of"),
         (["--output", "xml"], "is not one of"),
         (["--signatures", "/nonexistent"], "No such file or directory"),

@@ -199,14 +199,14 @@ def test_what_found_no_room_while_nobody_read_is_counted_once(
     _, events, counters = collect(EbpfSource(pin_directory=own_pins, ring_bytes=4096))
     losses = [event for event in events if isinstance(event, Loss)]
     lost = sum(n for name, n in counters.items() if name.startswith("lost_"))
-    assert lost > 60
-    assert sum(loss.lost or 0 for loss in losses) == lost
+    told = sum(loss.lost or 0 for loss in losses)
+    assert 60 < told <= lost  # programs go on: the last losses are told to the next reader
     forks = [event for event in events if isinstance(event, Fork)]
     assert losses[0].since < forks[0].time < losses[-1].time
     assert len(forks) + counters["lost_fork"] >= 30
     _, events, later = collect(EbpfSource(pin_directory=own_pins, ring_bytes=4096))
-    again = sum(event.lost or 0 for event in events if isinstance(event, Loss))
-    assert again == sum(n for name, n in later.items() if name.startswith("lost_")) - lost
+    told += sum(event.lost or 0 for event in events if isinstance(event, Loss))
+    assert lost <= told <= sum(n for name, n in later.items() if name.startswith("lost_"))
 
 
 def test_a_loss_that_was_in_hand_is_told_again(own_pins: Path, victims: Path) -> None:

@@ -92,7 +92,7 @@ _FILE_WIDTH: Final = 120
     type=click.Choice(["auto", "libbpf", "bcc"]),
     default="auto",
     show_default=True,
-    help="What loads the kernel programs.",
+    help="What loads the kernel programs: bcc compiles them first, auto is libbpf where it can.",
 )
 @click.option(
     "--ring-size",
@@ -190,7 +190,7 @@ def main(
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
-        source = _open(replay, ring_size, pins, options, skip_bad_lines, console)
+        source = _open(replay, ring_size, loader, pins, options, skip_bad_lines, console)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ProctreeError as error:
@@ -251,8 +251,8 @@ def _refuse_what_is_not_there(
         raise click.UsageError(
             "--record: recordings cannot be written yet; use --write-log FILE, which --replay reads"
         )
-    if loader == "bcc":
-        raise click.UsageError("--loader bcc is not there yet; use libbpf, or leave it out")
+    if loader != "auto" and replay is not None:
+        raise click.UsageError("--loader is the kernel's: it means nothing with --replay")
     if options.source in ("events", "both"):
         raise click.UsageError(
             f"--proctree source={options.source} is not there yet: there is one ring so far;"
@@ -282,6 +282,7 @@ def _load(directories: Sequence[str], builtin: bool) -> Registry:
 def _open(
     replay: str | None,
     ring_size: int | None,
+    loader: str,
     pins: str | None,
     options: TreeOptions,
     skip_bad_lines: bool,
@@ -290,7 +291,7 @@ def _open(
     from proctree_ds.cli.sources import open_live, open_replay
 
     if replay is None:
-        return open_live(options, ring_size, pins)
+        return open_live(options, ring_size, loader, pins)
     return open_replay(
         replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )

@@ -18,6 +18,7 @@ __all__ = ["open_live", "open_replay"]
 def open_live(
     options: TreeOptions,
     ring_bytes: int | None = None,
+    loader: str = "auto",
     pin_directory: str | None = None,
 ) -> Source:
     """The kernel's events, from now on, or from where the last reader of these pins ended.
@@ -31,6 +32,7 @@ def open_live(
         use_procfs=not options.disable_procfs,
         repair_by_procfs=not options.disable_procfs_query,
         follow_changes=options.follow_changes,
+        loader=loader,
         pin_directory=pin_directory,
     )
 

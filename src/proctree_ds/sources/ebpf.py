@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from proctree_ds.clock import boot_now, measure_boot_time
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
@@ -108,6 +108,9 @@ _HOST_PID_NAMESPACE: Final = 0xEFFFFFFC
 
 _time_of = attrgetter("time")
 
+_Settings = tuple[int, int, tuple[str, ...], bool, str | os.PathLike[str] | None]
+"""What `KernelPrograms` takes, but for the loader."""
+
 
 class EbpfSource:
     """Forks, execs, exits and changes as they happen, after a picture of what is there.
@@ -118,11 +121,13 @@ class EbpfSource:
     16, each of at most 31 bytes. With `use_procfs`, /proc adds to the first picture what the
     kernel's iterator keeps back, with `repair_by_procfs` to later ones. Changes of name and cgroup
     are told when they happen; others with the next event of the task, or at once with
-    `follow_changes`, which costs every system call of the machine a little. With `pin_directory`,
-    on a BPF file system, the programs go on writing after the source was closed or killed, and the
-    next source with that directory goes on reading; a batch counts as read once the next one is
-    asked for. Raises `ConfigurationError` for other values and `SourceUnavailable` where the
-    machine does not allow it.
+    `follow_changes`, which costs every system call of the machine a little. `loader` is what
+    loads the kernel programs: libbpf the object at `object_path`, bcc what it compiles itself,
+    auto whichever can.
+    With `pin_directory`, on a BPF file system, the programs go on writing after the source was
+    closed or killed, and the next source with that directory goes on reading; a batch counts as
+    read once the next one is asked for. Raises `ConfigurationError` for other values and
+    `SourceUnavailable` where the machine does not allow it.
     """
 
     def __init__(
@@ -135,6 +140,7 @@ class EbpfSource:
         repair_by_procfs: bool = True,
         follow_changes: bool = False,
         changes_ring_bytes: int = CHANGES_RING_BYTES,
+        loader: str = "auto",
         pin_directory: str | os.PathLike[str] | None = None,
     ) -> None:
         for size in (ring_bytes, changes_ring_bytes):
@@ -168,13 +174,15 @@ class EbpfSource:
         self._repair_not_before = 0
         self._closed = False
         self._stopping = False
-        settings: tuple[Any, ...] = (
+        settings: _Settings = (
             ring_bytes,
             changes_ring_bytes,
             self._names,
             follow_changes,
             object_path,
         )
+        if pin_directory is not None and loader == "bcc":
+            raise ConfigurationError("what BCC loads cannot be pinned: use libbpf")
         self._resumption = _resume(pin_directory, settings, batch)
         self._told_until = 0
         if self._resumption is not None:
@@ -182,7 +190,9 @@ class EbpfSource:
             self._told_until = self._resumption.told_until
         self._notes = self._resumption.notes if self._resumption else Notes()
         self._programs: KernelPrograms | PinnedPrograms = (
-            self._resumption.programs if self._resumption else KernelPrograms(*settings)
+            self._resumption.programs
+            if self._resumption
+            else KernelPrograms(*settings, loader=loader)
         )
         try:
             self._ring: Ring[Event] = Ring(self._programs.map_fd("events"), ring_bytes, batch)
@@ -204,6 +214,11 @@ class EbpfSource:
         except SourceUnavailable:
             self._let_go()
             raise
+
+    @property
+    def loader(self) -> str:
+        """What loaded the kernel programs: libbpf or bcc."""
+        return self._programs.loader
 
     # ------------------------------------------------------------------------------- reading
 
@@ -462,13 +477,16 @@ class EbpfSource:
 
 
 def _resume(
-    directory: str | os.PathLike[str] | None, settings: tuple[Any, ...], batch: int
+    directory: str | os.PathLike[str] | None, settings: _Settings, batch: int
 ) -> Resumption | None:
     if directory is None:
         return None
     try:
         return Resumption(
-            directory, fingerprint(*settings), lambda: KernelPrograms(*settings), batch
+            directory,
+            fingerprint(*settings),
+            lambda: KernelPrograms(*settings, loader="libbpf"),
+            batch,
         )
     except OSError as error:
         raise unavailable(error) from None

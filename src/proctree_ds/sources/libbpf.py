@@ -12,6 +12,8 @@ import os
 from collections import deque
 from typing import Any, Final
 
+from proctree_ds.sources.loading import LoaderError
+
 __all__ = [
     "BpfObject",
     "LibbpfError",
@@ -68,12 +70,8 @@ class LibbpfMissing(OSError):
     """There is no libbpf of major version 1 on this system."""
 
 
-class LibbpfError(OSError):
+class LibbpfError(LoaderError):
     """A call to libbpf failed. `log` holds the last lines that libbpf wrote about it."""
-
-    def __init__(self, code: int, action: str, log: tuple[str, ...]) -> None:
-        super().__init__(code, f"{action}: {os.strerror(code)}")
-        self.log = log
 
 
 class _ProgramInfo(ctypes.Structure):

@@ -105,6 +105,8 @@ class Notes:
 class PinnedPrograms:
     """Programs that are attached and stay so: what `KernelPrograms` can do, by way of pins."""
 
+    loader = "libbpf"
+
     def __init__(self, directory: str) -> None:
         """Raises OSError where they cannot be opened."""
         self._fds: dict[str, int] = {}
