@@ -139,6 +139,8 @@ def _unfollowed(
             for name in names
             if name in own or _value(node, name, time) != _value(node, name, then)
         )
+    if node.rare.approximate:
+        return names  # a source that knows no more of the start does not look at who forks or exits
     is_confirmed = node.last_branch >= time or node.exit is not None
     return () if is_confirmed else names
 

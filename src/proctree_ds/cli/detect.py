@@ -48,6 +48,15 @@ _FILE_WIDTH: Final = 120
     help="Read an event log (.jsonl, .gz, .zst; - for standard input) instead of the kernel.",
 )
 @click.option(
+    "--source",
+    "kind",
+    type=click.Choice(["auto", "ebpf", "procfs"]),
+    default="auto",
+    show_default=True,
+    help="Where live events come from: kernel programs, or netlink and /proc, which needs no BPF"
+    " and sees less; auto takes the first that the machine allows.",
+)
+@click.option(
     "--write-log",
     "log_path",
     metavar="FILE",
@@ -105,6 +114,7 @@ def main(
     directories: tuple[str, ...],
     no_builtin: bool,
     replay: str | None,
+    kind: str,
     log_path: str | None,
     record: str | None,
     duration_ns: int | None,
@@ -121,6 +131,7 @@ def main(
     """
     _refuse_what_is_not_there(options, loader, record, replay, ring_size)
     _refuse_what_cannot_be(replay, log_path)
+    _refuse_what_the_source_lacks(kind, replay, options, ring_size)
     console = Console(_COMMAND, quiet)
     try:
         registry = _load(directories, not no_builtin)
@@ -131,7 +142,7 @@ def main(
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
-        source = _open(replay, ring_size, options, skip_bad_lines, console)
+        source = _open(replay, kind, ring_size, options, skip_bad_lines, console)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ProctreeError as error:
@@ -186,6 +197,21 @@ def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
                 raise click.UsageError(f"--write-log would overwrite what --replay reads: {replay}")
 
 
+def _refuse_what_the_source_lacks(
+    kind: str, replay: str | None, options: TreeOptions, ring_size: int | None
+) -> None:
+    if kind != "auto" and replay is not None:
+        raise click.UsageError("--source is for live events: it means nothing with --replay")
+    if kind != "procfs":
+        return
+    if ring_size is not None:
+        raise click.UsageError("--ring-size is the kernel programs': --source procfs has no ring")
+    if options.follow_changes:
+        raise click.UsageError("follow-changes needs the kernel programs: use --source ebpf")
+    if options.disable_procfs:
+        raise click.UsageError("disable-procfs leaves --source procfs nothing to look at")
+
+
 def _load(directories: Sequence[str], builtin: bool) -> Registry:
     from proctree_ds.registry import load_signatures
 
@@ -194,15 +220,16 @@ def _load(directories: Sequence[str], builtin: bool) -> Registry:
 
 def _open(
     replay: str | None,
+    kind: str,
     ring_size: int | None,
     options: TreeOptions,
     skip_bad_lines: bool,
     console: Console,
 ) -> Source:
-    from proctree_ds.cli.sources import open_live, open_replay
+    from proctree_ds.cli.sources import open_replay, open_watch
 
     if replay is None:
-        return open_live(options, ring_size)
+        return open_watch(kind, options, ring_size, console.warn)
     return open_replay(
         replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )

@@ -1,0 +1,233 @@
+"""From the kernel's process events, which say who, to events, which say what.
+
+What a task is like is read from /proc right after the message about it. Who is gone by then keeps
+what the message said, and nothing is made up: the rest is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from proctree_ds.model import (
+    CLOCK_TICK_NS,
+    Change,
+    Event,
+    Exec,
+    Exit,
+    Fork,
+    Given,
+    Image,
+    Snapshot,
+    Task,
+)
+from proctree_ds.sources.connector import EXEC, EXIT, FORK, GID, UID, Message
+from proctree_ds.sources.procfs import birth, picture, with_arguments
+
+__all__ = ["Narrator", "told_image"]
+
+_IMAGE: Final = ("executable", "argv", "env")
+
+
+class Narrator:
+    """Knows who lives, by what names, and tells messages as events with what /proc adds.
+
+    It remembers living tasks only. `env_names` are the environment variables that are kept.
+    """
+
+    def __init__(self, env_names: Sequence[str]) -> None:
+        self._env_names = env_names
+        self._names: dict[int, Task] = {}
+        """Living tasks by tid: a start as /proc has it, or an estimate within that tick."""
+        self._threads: dict[int, set[int]] = {}
+        """Tids of the threads of a process, other than its leader's."""
+        self._absent: set[int] = set()
+        """Those of `_names` that were not in the last picture: perhaps too new for it."""
+        self.vanished = 0
+        """Execs and changes of tasks that had gone before /proc was read."""
+        self.unplaced = 0
+        """Messages about tasks whose beginning was missed, and that had gone before any look."""
+
+    def learn_picture(self, rows: Iterable[Snapshot]) -> None:
+        """All who live, as /proc lists them: whoever is not among them twice is forgotten."""
+        names = self._names
+        threads = self._threads
+        self._names = {}
+        self._threads = {}
+        for row in rows:
+            tid = row.task.tid
+            known = names.get(tid)
+            self._names[tid] = known if known and _in_tick(known, row.task) else row.task
+            if row.leader is not None:
+                self._threads.setdefault(row.leader.tid, set()).add(tid)
+        absent = names.keys() - self._names.keys() - self._absent
+        self._names |= {tid: names[tid] for tid in absent}
+        for pid, tids in threads.items():
+            if kept := tids & absent:
+                self._threads.setdefault(pid, set()).update(kept)
+        self._absent = absent
+
+    def tell(self, messages: Sequence[Message]) -> list[Event]:
+        """The events of `messages`, which are in the order of their times."""
+        ends = {m.tid: index for index, m in enumerate(messages) if m.kind == EXIT}
+        execs = {m.tid: index for index, m in enumerate(messages) if m.kind == EXEC}
+        events = []
+        for index, message in enumerate(messages):
+            is_gone = ends.get(message.tid, -1) > index
+            if message.kind == EXEC and execs[message.tid] > index:
+                is_gone = True  # /proc shows the next image by now
+            event = self._tell_one(message, is_gone)
+            if event is not None:
+                events.append(event)
+        return events
+
+    def retract(self, events: Sequence[Event], later: Sequence[Message]) -> list[Event]:
+        """`events` without what /proc showed too late: `later` arrived while it was read."""
+        replaced = {message.tid for message in later if message.kind == EXEC}
+        return [
+            msgspec.structs.replace(event, facts=_nothing(event.time), parent=None)
+            if isinstance(event, Exec) and event.task.tid in replaced
+            else event
+            for event in events
+        ]
+
+    def _tell_one(self, message: Message, is_gone: bool) -> Event | None:
+        if message.kind == FORK:
+            return self._fork(message, is_gone)
+        tid, pid = message.numbers[:2]
+        task = self._name(tid, pid, is_gone)
+        if task is None:
+            self.unplaced += 1
+            return None
+        leader = None
+        if tid != pid:
+            leader = self._name(pid, pid, is_gone) or Task(pid)
+        if message.kind == EXIT:
+            return self._exit(message, task, leader)
+        row = None if is_gone else self._look(pid, task)
+        self.vanished += row is None
+        if message.kind == EXEC:
+            self._threads.pop(pid, None)
+            return _exec(message, task, row)
+        return _change(message, task, leader, row)
+
+    def _fork(self, message: Message, is_gone: bool) -> Fork | None:
+        parent_tid, parent_pid, tid, pid = message.numbers[:4]
+        born = None if is_gone else birth(pid, tid)
+        known = self._names.get(tid)
+        start = message.time
+        if born is not None:
+            # /proc rounds down; the message is a little later than the start, perhaps by a tick.
+            start = max(min(start, born.start + CLOCK_TICK_NS - 1), born.start)
+        if known is not None and _in_tick(known, Task(tid, start - start % CLOCK_TICK_NS)):
+            return None  # a picture has it
+        task = self._names[tid] = Task(tid, start)
+        leader = None
+        if tid != pid:
+            leader = self._names.get(pid, Task(pid))
+            self._threads.setdefault(pid, set()).add(tid)
+        # Of a thread they are those of its process's parent.
+        has_other_creator = tid == pid and parent_tid != parent_pid
+        return Fork(
+            message.time,
+            task,
+            self._parent(parent_pid),
+            leader,
+            self._names.get(parent_tid) if has_other_creator else None,
+            None if born is None else born.ns_tid,
+            None if born is None else born.ns_pid,
+            origin="netlink",
+        )
+
+    def _exit(self, message: Message, task: Task, leader: Task | None) -> Exit:
+        tid, pid, status = message.numbers[:3]
+        parent_pid = message.numbers[5]
+        threads = self._threads.get(pid)
+        if tid == pid:
+            if not threads:  # else others go on, and name it
+                self._names.pop(tid, None)
+                self._threads.pop(pid, None)
+        else:
+            self._names.pop(tid, None)
+            if threads is not None:
+                threads.discard(tid)
+        signal = status & 0x7F
+        return Exit(
+            message.time,
+            task,
+            leader,
+            self._parent(parent_pid) if parent_pid else None,
+            None if signal else status >> 8 & 0xFF,
+            signal or None,
+            bool(status & 0x80),
+            origin="netlink",
+        )
+
+    def _look(self, pid: int, task: Task) -> Snapshot | None:
+        """What /proc shows of this very task now, with its environment."""
+        row = picture(pid, task.tid)
+        if row is None or not _in_tick(task, row.task):
+            return None
+        return with_arguments(row, self._env_names)
+
+    def _parent(self, pid: int) -> Task:
+        return self._names.get(pid, Task(pid, 0 if pid == 0 else None))
+
+    def _name(self, tid: int, pid: int, is_gone: bool) -> Task | None:
+        known = self._names.get(tid)
+        if known is None and not is_gone:  # its fork was lost
+            born = birth(pid, tid)
+            if born is not None:
+                known = self._names[tid] = Task(tid, born.start)
+        return known
+
+
+def told_image(given: Given, time: int) -> Given:
+    """A row of /proc as the facts of an exec at `time`: its image is whole."""
+    facts = {name: value for name, value in given.items() if name not in _IMAGE}
+    image = {name: given[name] for name in _IMAGE if name in given}
+    facts["image"] = Image(exec_time=time, **image)
+    return facts
+
+
+def _nothing(time: int) -> Given:
+    """An exec of which nothing is known: the name is another one, too."""
+    return {"comm": None, "image": Image(exec_time=time)}
+
+
+def _exec(message: Message, task: Task, row: Snapshot | None) -> Exec:
+    time = message.time
+    if row is None:
+        return Exec(time, task, _nothing(time), origin="netlink")
+    return Exec(
+        time,
+        task,
+        told_image(row.given, time),
+        row.parent,
+        None,
+        row.ns_tid,
+        row.ns_pid,
+        "netlink",
+    )
+
+
+def _change(
+    message: Message, task: Task, leader: Task | None, row: Snapshot | None
+) -> Change | None:
+    given: Given = {}
+    if row is not None:
+        given = {name: row.given[name] for name in ("cwd", "root", "context") if name in row.given}
+    if message.comm is not None:
+        given["comm"] = message.comm
+    elif row is None and message.kind in (UID, GID):
+        names = ("uid", "euid") if message.kind == UID else ("gid", "egid")
+        given = dict(zip(names, message.numbers[2:4], strict=True))
+    return Change(message.time, task, given, leader, origin="netlink") if given else None
+
+
+def _in_tick(known: Task, row: Task) -> bool:
+    """Whether `row`, of /proc, is the task that is called `known`."""
+    assert known.start_time is not None
+    return known.start_time - known.start_time % CLOCK_TICK_NS == row.start_time
