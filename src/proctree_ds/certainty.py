@@ -129,6 +129,8 @@ def _unfollowed(
         return ()
     if isinstance(node, Thread):
         names = tuple(name for name in names if name in _THREAD_FIELDS)
+    if node.rare.approximate:
+        return names  # a source that knows no more of the start looks at nobody but for execs
     log = node.log
     after = bisect_right(log, time, key=_time_of)
     if after < len(log):
@@ -139,8 +141,6 @@ def _unfollowed(
             for name in names
             if name in own or _value(node, name, time) != _value(node, name, then)
         )
-    if node.rare.approximate:
-        return names  # a source that knows no more of the start does not look at who forks or exits
     is_confirmed = node.last_branch >= time or node.exit is not None
     return () if is_confirmed else names
 

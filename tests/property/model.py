@@ -734,9 +734,9 @@ def _losses(log: list[Event]) -> list[Loss]:
         last = max(last, event.time)
     counted = [loss for loss in losses if loss.lost is not None]
     uncounted: list[Loss] = []
-    for loss in sorted((x for x in losses if x.lost is None), key=lambda loss: loss.since):
-        if uncounted and loss.since <= uncounted[-1].time:
-            last = uncounted.pop()
-            loss = Loss(max(last.time, loss.time), last.since, None)
-        uncounted.append(loss)
+    for window in sorted((x for x in losses if x.lost is None), key=lambda loss: loss.since):
+        if uncounted and window.since <= uncounted[-1].time:
+            before = uncounted.pop()
+            window = Loss(max(before.time, window.time), before.since, None)
+        uncounted.append(window)
     return sorted([*counted, *uncounted], key=lambda loss: (loss.since, loss.time, loss.lost or -1))

@@ -39,7 +39,7 @@ def open_watch(
     `SourceUnavailable` and `ConfigurationError`.
     """
     if kind == "procfs":
-        return _open_procfs(lambda costs: on_fallback(costs))
+        return _open_procfs(on_fallback)
     try:
         return open_live(options, ring_bytes)
     except SourceUnavailable as error:

@@ -23,8 +23,8 @@ from proctree_ds.model import (
     Snapshot,
     Task,
 )
-from proctree_ds.sources.connector import EXEC, EXIT, FORK, GID, UID, Message
-from proctree_ds.sources.procfs import birth, picture, with_arguments
+from proctree_ds.sources.connector import COMM, EXEC, EXIT, FORK, GID, UID, Message
+from proctree_ds.sources.procfs import picture, program, start_of, with_arguments
 
 __all__ = ["Narrator", "told_image"]
 
@@ -40,7 +40,7 @@ class Narrator:
     def __init__(self, env_names: Sequence[str]) -> None:
         self._env_names = env_names
         self._names: dict[int, Task] = {}
-        """Living tasks by tid: a start as /proc has it, or an estimate within that tick."""
+        """Living tasks by tid: a start as /proc has it, or the time of the fork."""
         self._threads: dict[int, set[int]] = {}
         """Tids of the threads of a process, other than its leader's."""
         self._absent: set[int] = set()
@@ -50,35 +50,46 @@ class Narrator:
         self.unplaced = 0
         """Messages about tasks whose beginning was missed, and that had gone before any look."""
 
-    def learn_picture(self, rows: Iterable[Snapshot]) -> None:
-        """All who live, as /proc lists them: whoever is not among them twice is forgotten."""
-        names = self._names
-        threads = self._threads
-        self._names = {}
-        self._threads = {}
+    def learn_picture(self, rows: Iterable[Snapshot]) -> list[Snapshot]:
+        """All who live, as /proc lists them, by the names that they have here.
+
+        Whoever is not among them twice is forgotten.
+        """
+        names, threads = self._names, self._threads
+        self._names, self._threads = {}, {}
+        told = []
         for row in rows:
             tid = row.task.tid
             known = names.get(tid)
-            self._names[tid] = known if known and _in_tick(known, row.task) else row.task
+            task = known if known is not None and _is_same(known, row.task) else row.task
+            self._names[tid] = task
             if row.leader is not None:
                 self._threads.setdefault(row.leader.tid, set()).add(tid)
+            told.append(msgspec.structs.replace(row, task=task))
         absent = names.keys() - self._names.keys() - self._absent
         self._names |= {tid: names[tid] for tid in absent}
         for pid, tids in threads.items():
             if kept := tids & absent:
                 self._threads.setdefault(pid, set()).update(kept)
         self._absent = absent
+        return told
 
     def tell(self, messages: Sequence[Message]) -> list[Event]:
         """The events of `messages`, which are in the order of their times."""
-        ends = {m.tid: index for index, m in enumerate(messages) if m.kind == EXIT}
-        execs = {m.tid: index for index, m in enumerate(messages) if m.kind == EXEC}
+        last_of = {(m.kind, m.tid): index for index, m in enumerate(messages)}
+        overtaken = [
+            last_of.get((EXIT, m.tid), -1) > index or last_of.get((EXEC, m.tid), -1) > index
+            for index, m in enumerate(messages)
+        ]
+        # First what goes first, of the newest first: they are the likeliest to be there still.
+        programs = {
+            index: program(m.tid)
+            for index, m in reversed(tuple(enumerate(messages)))
+            if m.kind == EXEC and not overtaken[index]
+        }
         events = []
         for index, message in enumerate(messages):
-            is_gone = ends.get(message.tid, -1) > index
-            if message.kind == EXEC and execs[message.tid] > index:
-                is_gone = True  # /proc shows the next image by now
-            event = self._tell_one(message, is_gone)
+            event = self._tell_one(message, overtaken[index], programs.get(index, {}))
             if event is not None:
                 events.append(event)
         return events
@@ -87,43 +98,41 @@ class Narrator:
         """`events` without what /proc showed too late: `later` arrived while it was read."""
         replaced = {message.tid for message in later if message.kind == EXEC}
         return [
-            msgspec.structs.replace(event, facts=_nothing(event.time), parent=None)
+            msgspec.structs.replace(event, facts=_image_alone({}, event.time), parent=None)
             if isinstance(event, Exec) and event.task.tid in replaced
             else event
             for event in events
         ]
 
-    def _tell_one(self, message: Message, is_gone: bool) -> Event | None:
+    def _tell_one(self, message: Message, is_overtaken: bool, shown: Given) -> Event | None:
         if message.kind == FORK:
-            return self._fork(message, is_gone)
+            return self._fork(message)
         tid, pid = message.numbers[:2]
-        task = self._name(tid, pid, is_gone)
+        task = self._name(tid, pid, is_overtaken)
         if task is None:
             self.unplaced += 1
             return None
         leader = None
         if tid != pid:
-            leader = self._name(pid, pid, is_gone) or Task(pid)
+            leader = self._name(pid, pid, is_overtaken) or Task(pid)
         if message.kind == EXIT:
             return self._exit(message, task, leader)
-        row = None if is_gone else self._look(pid, task)
+        if message.kind == COMM:
+            return Change(message.time, task, {"comm": message.comm}, leader, origin="netlink")
+        row = None if is_overtaken else self._look(pid, task)
         self.vanished += row is None
         if message.kind == EXEC:
             self._threads.pop(pid, None)
-            return _exec(message, task, row)
+            return _exec(message, task, row, shown)
         return _change(message, task, leader, row)
 
-    def _fork(self, message: Message, is_gone: bool) -> Fork | None:
+    def _fork(self, message: Message) -> Fork | None:
         parent_tid, parent_pid, tid, pid = message.numbers[:4]
-        born = None if is_gone else birth(pid, tid)
+        task = Task(tid, message.time)
         known = self._names.get(tid)
-        start = message.time
-        if born is not None:
-            # /proc rounds down; the message is a little later than the start, perhaps by a tick.
-            start = max(min(start, born.start + CLOCK_TICK_NS - 1), born.start)
-        if known is not None and _in_tick(known, Task(tid, start - start % CLOCK_TICK_NS)):
+        if known is not None and _is_same(task, known):
             return None  # a picture has it
-        task = self._names[tid] = Task(tid, start)
+        self._names[tid] = task
         leader = None
         if tid != pid:
             leader = self._names.get(pid, Task(pid))
@@ -136,8 +145,6 @@ class Narrator:
             self._parent(parent_pid),
             leader,
             self._names.get(parent_tid) if has_other_creator else None,
-            None if born is None else born.ns_tid,
-            None if born is None else born.ns_pid,
             origin="netlink",
         )
 
@@ -145,14 +152,13 @@ class Narrator:
         tid, pid, status = message.numbers[:3]
         parent_pid = message.numbers[5]
         threads = self._threads.get(pid)
-        if tid == pid:
-            if not threads:  # else others go on, and name it
-                self._names.pop(tid, None)
-                self._threads.pop(pid, None)
-        else:
+        if tid != pid:
             self._names.pop(tid, None)
             if threads is not None:
                 threads.discard(tid)
+        elif not threads:  # else others go on, and name it
+            self._names.pop(tid, None)
+            self._threads.pop(pid, None)
         signal = status & 0x7F
         return Exit(
             message.time,
@@ -168,19 +174,19 @@ class Narrator:
     def _look(self, pid: int, task: Task) -> Snapshot | None:
         """What /proc shows of this very task now, with its environment."""
         row = picture(pid, task.tid)
-        if row is None or not _in_tick(task, row.task):
+        if row is None or not _is_same(task, row.task):
             return None
         return with_arguments(row, self._env_names)
 
     def _parent(self, pid: int) -> Task:
         return self._names.get(pid, Task(pid, 0 if pid == 0 else None))
 
-    def _name(self, tid: int, pid: int, is_gone: bool) -> Task | None:
+    def _name(self, tid: int, pid: int, is_overtaken: bool) -> Task | None:
         known = self._names.get(tid)
-        if known is None and not is_gone:  # its fork was lost
-            born = birth(pid, tid)
-            if born is not None:
-                known = self._names[tid] = Task(tid, born.start)
+        if known is None and not is_overtaken:  # its fork was lost
+            start = start_of(pid, tid)
+            if start is not None:
+                known = self._names[tid] = Task(tid, start)
         return known
 
 
@@ -192,42 +198,36 @@ def told_image(given: Given, time: int) -> Given:
     return facts
 
 
-def _nothing(time: int) -> Given:
-    """An exec of which nothing is known: the name is another one, too."""
-    return {"comm": None, "image": Image(exec_time=time)}
+def _image_alone(shown: Given, time: int) -> Given:
+    """An exec of which little is known; a name that was not read is another one than before."""
+    return {"comm": None} | told_image(shown, time)
 
 
-def _exec(message: Message, task: Task, row: Snapshot | None) -> Exec:
+def _exec(message: Message, task: Task, row: Snapshot | None, shown: Given) -> Exec:
     time = message.time
     if row is None:
-        return Exec(time, task, _nothing(time), origin="netlink")
-    return Exec(
-        time,
-        task,
-        told_image(row.given, time),
-        row.parent,
-        None,
-        row.ns_tid,
-        row.ns_pid,
-        "netlink",
-    )
+        return Exec(time, task, _image_alone(shown, time), origin="netlink")
+    facts = told_image(row.given, time)
+    return Exec(time, task, facts, row.parent, None, row.ns_tid, row.ns_pid, "netlink")
 
 
 def _change(
     message: Message, task: Task, leader: Task | None, row: Snapshot | None
 ) -> Change | None:
-    given: Given = {}
+    given: Given
     if row is not None:
         given = {name: row.given[name] for name in ("cwd", "root", "context") if name in row.given}
-    if message.comm is not None:
-        given["comm"] = message.comm
-    elif row is None and message.kind in (UID, GID):
+    elif message.kind in (UID, GID):
         names = ("uid", "euid") if message.kind == UID else ("gid", "egid")
         given = dict(zip(names, message.numbers[2:4], strict=True))
-    return Change(message.time, task, given, leader, origin="netlink") if given else None
+    else:
+        return None
+    return Change(message.time, task, given, leader, origin="netlink")
 
 
-def _in_tick(known: Task, row: Task) -> bool:
-    """Whether `row`, of /proc, is the task that is called `known`."""
-    assert known.start_time is not None
-    return known.start_time - known.start_time % CLOCK_TICK_NS == row.start_time
+def _is_same(told: Task, row: Task) -> bool:
+    """Whether `row`, of /proc, is the task `told`, whose fork is told a little after its start."""
+    assert told.start_time is not None
+    assert row.start_time is not None
+    tick = told.start_time - told.start_time % CLOCK_TICK_NS
+    return tick - CLOCK_TICK_NS <= row.start_time <= told.start_time

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -29,12 +30,12 @@ from proctree_ds.model import (
 from proctree_ds.wire import tty_name
 
 __all__ = [
-    "Birth",
     "Glance",
-    "birth",
     "glance",
     "picture",
     "pictures_missing_from",
+    "program",
+    "start_of",
     "tasks",
     "with_arguments",
 ]
@@ -59,27 +60,25 @@ def tasks() -> Iterator[tuple[int, int]]:
             yield pid, tid
 
 
-class Birth(NamedTuple):
-    """What a task has from its birth on: its start to the tick, and its ids in its namespace."""
-
-    start: int
-    ns_tid: int | None
-    ns_pid: int | None
-
-
-def birth(pid: int, tid: int) -> Birth | None:
-    """The birth of a task, which may have ended since; None if /proc does not show it."""
-    directory = _PROC / str(pid) / "task" / str(tid)
+def start_of(pid: int, tid: int) -> int | None:
+    """The tick in which a task started, ended though it may be; None if /proc does not show it."""
     try:
-        start = _start(_text(directory / "stat"))
-        status = _text(directory / "status")
+        return _start(_text(_PROC / str(pid) / "task" / str(tid) / "stat"))
     except (OSError, LookupError, ValueError):
         return None
-    numbers = [
-        _last_number(status.partition(f"\n{name}:\t")[2].partition("\n")[0])
-        for name in ("NSpid", "NStgid")
-    ]
-    return Birth(start, *numbers)
+
+
+def program(pid: int) -> Given:
+    """What a process runs, the quickest way: name, executable and arguments, as far as shown."""
+    directory = _PROC / str(pid)
+    given: Given = {}
+    if (executable := _executable(directory / "exe")) is not None:
+        given["executable"] = executable
+    if arguments := _arguments(directory / "cmdline"):
+        given["argv"] = arguments
+    with suppress(OSError):
+        given["comm"] = _text(directory / "comm").removesuffix("\n")
+    return given
 
 
 class Glance(NamedTuple):

@@ -30,7 +30,7 @@ from proctree_ds.model import (
     Picture,
     Snapshot,
 )
-from proctree_ds.sources.connector import Connector, Message
+from proctree_ds.sources.connector import RECEIVE_BYTES, Connector, Message
 from proctree_ds.sources.ebpf import DEFAULT_BATCH, DEFAULT_ENV_NAMES, REPAIR_SECONDS
 from proctree_ds.sources.process_events import Narrator
 from proctree_ds.sources.procfs import pictures_missing_from, with_arguments
@@ -55,7 +55,8 @@ class ProcfsSource:
 
     Listening begins when it is made. With `use_netlink` false, or where the kernel refuses,
     `walks` is true: /proc is compared every `walk_seconds`. `env_names` are the environment
-    variables whose values are kept. Raises `SourceUnavailable` where there is no /proc.
+    variables whose values are kept, `receive_bytes` what the kernel is asked to keep room for.
+    Raises `SourceUnavailable` where there is no /proc.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class ProcfsSource:
         use_netlink: bool = True,
         walk_seconds: float = WALK_SECONDS,
         env_names: Sequence[str] = DEFAULT_ENV_NAMES,
+        receive_bytes: int = RECEIVE_BYTES,
     ) -> None:
         if not Path("/proc/self/stat").exists():
             raise SourceUnavailable("/proc is not mounted. Mount it: mount -t proc proc /proc")
@@ -73,7 +75,7 @@ class ProcfsSource:
         """Why the kernel gives no process events; None if it does, or was not asked."""
         if use_netlink:
             try:
-                self._connector = Connector()
+                self._connector = Connector(receive_bytes)
             except OSError as error:
                 self.refusal = error.strerror or str(error)
         self._walks = Walks() if self._connector is None else None
@@ -202,8 +204,7 @@ class ProcfsSource:
     def _picture(self) -> list[Event]:
         since = boot_now()
         rows = [with_arguments(row, self._names) for row in pictures_missing_from(set())]
-        self._narrator.learn_picture(rows)
-        return [*rows, Picture(boot_now(), since)]
+        return [*self._narrator.learn_picture(rows), Picture(boot_now(), since)]
 
     def _repair(self) -> list[Event]:
         began = boot_now()

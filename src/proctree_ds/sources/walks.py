@@ -13,7 +13,7 @@ import select
 from typing import Final, NamedTuple
 
 from proctree_ds.clock import boot_now
-from proctree_ds.model import Change, Event, Exec, Exit, Loss, Snapshot, Task
+from proctree_ds.model import Change, Event, Exec, Exit, Given, Loss, Snapshot, Task
 from proctree_ds.sources.process_events import told_image
 from proctree_ds.sources.procfs import Glance, glance, picture, tasks
 
@@ -72,7 +72,7 @@ class Walks:
         for tid in sorted(unseen, key=lambda tid: self._known[tid].pid == tid):
             if tid in self._known:
                 events.append(self._end(tid))
-        events.sort(key=lambda event: event.time)  # type: ignore[union-attr,return-value,arg-type]
+        events.sort(key=lambda event: event.time)  # type: ignore[return-value,arg-type]
         if self._since is not None:
             events.append(Loss(boot_now(), self._since))
         self._since = since
@@ -126,7 +126,7 @@ class Walks:
         is_leader = known.pid == known.task.tid
         if seen.image != known.last.image and is_leader:
             return [_exec(row)]
-        given = {
+        given: Given = {
             name: row.given[name]
             for name in ("comm", "cwd", "root", "context")
             if name in row.given
