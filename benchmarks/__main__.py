@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import attacks, histories, live, memory, queries, stream
+from benchmarks import attacks, histories, live, memory, queries, stream, truth
 from benchmarks.timing import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -24,6 +24,8 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "memory": memory.memory,
     "attacks": attacks.measure,
     "histories": histories.random_histories,
+    "truth": truth.live,
+    "truth-followed": truth.followed,
     "loop": live.loop,
     "storm": live.storm,
     "follow": live.follow,

@@ -1,8 +1,9 @@
 """The live tree against /proc, the process connector and the kernel's count of forks, under load.
 
-`python -m benchmarks truth` takes ten minutes; `python -m benchmarks.truth SECONDS` as long as is
-said. What is compared, how, and what explains a difference: tests/live/truth/. Needs root, gcc and
-stress-ng; everything is bounded and ends by itself.
+`python -m benchmarks truth` takes ten minutes, and so does `truth-followed`, where changes that
+only system calls tell are followed as well; `python -m benchmarks.truth SECONDS` takes as long as
+is said. What is compared, how, and what explains a difference: tests/live/truth/. Needs root, gcc
+and stress-ng; everything is bounded and ends by itself.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from tests.live.truth.watch import Outcome, Watch
 SECONDS = 600
 
 
-def live(seconds: float = SECONDS) -> list[Figure]:
+def followed() -> list[Figure]:
+    """The same with `follow-changes`: fewer differences are explained by what is not followed."""
+    return live(follow_changes=True)
+
+
+def live(seconds: float = SECONDS, follow_changes: bool = False) -> list[Figure]:
     """What was compared and what differed. Raises RuntimeError where anything is unexplained."""
-    watch = Watch()
+    watch = Watch(follow_changes=follow_changes)
     try:
         with load(seconds) as command:
             outcome = watch.run(command)

@@ -291,6 +291,17 @@ def test_a_snapshot_says_only_what_is_known() -> None:
     assert decoder.pictures(record * 3) == [event] * 3
 
 
+def test_the_picture_of_a_process_without_its_leader_says_that_the_leader_has_ended() -> None:
+    flagged = execute(kind=wire.SNAPSHOT, flags=1 << 14)
+    plain = execute(kind=wire.SNAPSHOT, flags=0)
+    told = Decoder().pictures(flagged + plain)
+    assert list(map(type, told)) == [Snapshot, Exit, Snapshot]
+    end = told[1]
+    assert isinstance(end, Exit)
+    assert (end.task, end.time) == (told[0].task, told[0].time)
+    assert (end.group_exit, end.origin) == (False, "iterator")
+
+
 def test_a_kernel_thread_executes_nothing() -> None:
     record = execute(kind=wire.SNAPSHOT, executable=b"", file_flags=0, argv=b"", flags=1 << 13)
     event = decoded(record)

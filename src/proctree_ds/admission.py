@@ -51,7 +51,8 @@ class Admission:
         self._faults = faults
         self._lifespans = lifespans
         self.aliases: dict[int, int] = {}
-        """Ids made from a tick -> the exact ones that replaced them."""
+        """Ids made from a tick -> the exact ones that replaced them: the latest `process_cache`."""
+        self.dropped_aliases = 0
         self._named: dict[Task, int] = {}
         """Exact starts of tasks that are not in memory, by the name that /proc gives them."""
         self.blurred: tuple[Task, ...] = ()
@@ -304,8 +305,10 @@ class Admission:
         return node if node is not None and node.start >= name.start_time else None
 
     def _note_alias(self, old: int, new: int) -> None:
-        if len(self.aliases) < self._census.process_cache:
-            self.aliases[old] = new
+        self.aliases[old] = new
+        if len(self.aliases) > self._census.process_cache:
+            del self.aliases[next(iter(self.aliases))]
+            self.dropped_aliases += 1
 
     def _correct(self, node: Process | Thread, start: int) -> None:
         """Give a task its exact start, and so its real id; the old id stays as an alias."""

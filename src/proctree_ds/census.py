@@ -35,8 +35,13 @@ __all__ = [
 EXITED_SHARE: Final = 128
 """One in this many places is freed at once when memory is full of exited processes."""
 
+NEWEST_SHARE: Final = 4
+"""One in this many exited processes, the newest, is spared while there are others: whoever will ask
+about them has not had the time to. Nobody who was asked about long ago outlives what is news."""
+
 EXITED_THREADS_LIMIT: Final = 256
-"""Exited threads kept of one process: what an exec ends is looked for among them."""
+"""Exited threads kept of one process: what an exec ends is looked for among them. Of more the older
+half goes."""
 
 THREADS_LIMIT: Final = 4_096
 """Living threads kept of one process: beyond it its own go, and not those of others."""
@@ -50,8 +55,8 @@ PAGE_IDS: Final = 256
 LIVING_SHARE: Final = 32
 """The same where nothing is left to evict but living processes and their ancestors."""
 
-
 _start = attrgetter("start")
+_end = attrgetter("ended")
 
 
 class Census:
@@ -309,9 +314,10 @@ class Census:
         if own is not None:
             living = process.rare.living_threads
             if len(own) - living >= EXITED_THREADS_LIMIT:
-                for thread in [self.threads[thread_id] for thread_id in own]:
-                    if thread.ended != NEVER:
-                        self.evict_thread(thread)
+                threads = [self.threads[thread_id] for thread_id in own]
+                exited = sorted((t for t in threads if t.ended != NEVER), key=_end)
+                for thread in exited[: EXITED_THREADS_LIMIT // 2]:
+                    self.evict_thread(thread)
             if living >= THREADS_LIMIT:
                 alive = [self.threads[i] for i in own if self.threads[i].ended == NEVER]
                 self._evict_living_threads(sorted(alive, key=_start), OWN_SHARE)
@@ -336,22 +342,12 @@ class Census:
             return
         enough = places - places // EXITED_SHARE
         exited = self.exited
-        before = len(processes)
-        horizon = self.horizon
-        while len(processes) > enough and exited:
-            node = exited.popleft()
-            ended = node.ended
-            if node.used and not node.evicted:
-                node.used = False
-                exited.append(node)
-            elif node.pins or ended == NEVER or node.evicted:
-                node.queued = False
-            else:
-                if ended > horizon:
-                    horizon = ended
-                self._remove(node)
-        self.evicted_processes += before - len(processes)
-        self.horizon = horizon
+        newest = len(exited) // NEWEST_SHARE
+        self._evict_exited(enough, len(exited) - newest)
+        if len(processes) > enough:
+            exited.rotate(-newest)
+            self._evict_exited(enough, len(exited))
+            self._evict_exited(enough, len(exited))
         if len(processes) > places:
             self._evict_living(now, newcomers)
         self.settled = max(self.horizon, self.pictured - 1)
@@ -365,6 +361,29 @@ class Census:
             self.exited_threads = deque(
                 thread for thread in self.exited_threads if known.get(thread.entity_id) is thread
             )
+
+    def _evict_exited(self, enough: int, looks: int) -> None:
+        """Evict exited processes until `enough` are left, or so many have been looked at."""
+        processes = self.processes
+        exited = self.exited
+        before = len(processes)
+        horizon = self.horizon
+        for _ in range(looks):
+            if len(processes) <= enough:
+                break
+            node = exited.popleft()
+            ended = node.ended
+            if node.used and not node.evicted:
+                node.used = False
+                exited.append(node)
+            elif node.pins or ended == NEVER or node.evicted:
+                node.queued = False
+            else:
+                if ended > horizon:
+                    horizon = ended
+                self._remove(node)
+        self.evicted_processes += before - len(processes)
+        self.horizon = horizon
 
     def _evict_living(self, now: int, newcomers: int) -> None:
         share = max(1, self.process_cache // LIVING_SHARE)

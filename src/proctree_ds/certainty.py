@@ -6,15 +6,14 @@ concluded may be said of an instant before it.
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from operator import attrgetter
-from typing import Any
+from typing import Final
 
 import msgspec
 
+from proctree_ds.census import Census
 from proctree_ds.changelog import Version
 from proctree_ds.doubts import doubtful_attributes, doubtful_relatives
-from proctree_ds.model import CONTEXT_FIELDS, NEVER, Origin
+from proctree_ds.model import CONTEXT_FIELDS, NEVER, Origin, State
 from proctree_ds.process import Process, Thread
 from proctree_ds.tree import ProcessTree
 
@@ -23,10 +22,8 @@ __all__ = ["Certainty", "LossWindow", "certainty_of"]
 _THREAD_FIELDS = frozenset({"uid", "gid"})
 """What the answer about a thread has of all that a source may not follow."""
 
-_SET_BY_EXEC = frozenset({"capabilities", "egid", "euid", "sgid", "suid"})
-"""What an exec gives by itself (begin_new_exec, fs/exec.c), and so does not confirm."""
-
-_time_of = attrgetter("time")
+_CHILDREN_LIMIT: Final = 1_024
+"""Among so many children somebody is looked for who was made at an instant."""
 
 
 class LossWindow(msgspec.Struct, frozen=True):
@@ -120,36 +117,53 @@ def certainty_of(
 def _unfollowed(
     tree: ProcessTree, node: Process | Thread, version: Version | None, time: int
 ) -> tuple[str, ...]:
-    """Fields that may have changed since they were told last, as of `time`.
-
-    The next event of the task tells them anew: what it leaves as it was had not changed.
-    """
+    """Fields that may have changed, and perhaps back again, since they were told last."""
     names = tree.unfollowed
-    if not names or time == (node.start if version is None else version.time):
+    if node.rare.approximate:  # whoever knows no more of its start looks at it for little
+        stated = _stated_at(version, time)
+        names = tuple(name for name in names if name not in stated)
+    elif not names or _is_looked_at(tree.census, node, version, time):
         return ()
-    if isinstance(node, Thread):
-        names = tuple(name for name in names if name in _THREAD_FIELDS)
-    if node.rare.approximate:
-        return names  # a source that knows no more of the start looks at nobody but for execs
-    log = node.log
-    after = bisect_right(log, time, key=_time_of)
-    if after < len(log):
-        then = log[after].time
-        own = _SET_BY_EXEC if log[after].is_exec else frozenset()
-        return tuple(
-            name
-            for name in names
-            if name in own or _value(node, name, time) != _value(node, name, then)
-        )
-    is_confirmed = node.last_branch >= time or node.exit is not None
-    return () if is_confirmed else names
+    return names if isinstance(node, Process) else tuple(n for n in names if n in _THREAD_FIELDS)
 
 
-def _value(node: Process | Thread, name: str, time: int) -> Any:
-    if name == "is_subreaper":
-        return isinstance(node, Process) and node.is_subreaper_at(time)
-    state = node.state_at(time)
-    return getattr(state.context if name in CONTEXT_FIELDS else state, name)
+def _stated_at(version: Version | None, time: int) -> frozenset[str]:
+    """The context fields, and the directories, that `version` stated, if it is of `time`."""
+    if version is None or version.time != time:
+        return frozenset()
+    facts = version.facts
+    if isinstance(facts, State):
+        return CONTEXT_FIELDS | {"cwd", "root"}
+    return frozenset(facts) | (CONTEXT_FIELDS if "context" in facts else frozenset())
+
+
+def _is_looked_at(
+    census: Census, node: Process | Thread, version: Version | None, time: int
+) -> bool:
+    """Whether an event of `node` at `time` told what it was: also one in which it made a task.
+
+    Of too many children only the last is looked at.
+    """
+    if (version is not None and version.time == time) or _is_being_made(node, time):
+        return True
+    process = node if isinstance(node, Process) else node.process
+    creator = None if isinstance(node, Process) else node
+    if len(process.children or ()) > _CHILDREN_LIMIT:
+        return node.last_branch == time
+    children = map(census.processes.get, process.children or ())
+    threads = map(census.threads.get, process.threads or ())
+    return any(
+        made is not None
+        and made.rare.creator is creator
+        and _is_being_made(made, time)
+        and (isinstance(made, Thread) or (made.rare.copied_from or made.parent) is process)
+        for made in (*children, *threads)
+    )
+
+
+def _is_being_made(node: Process | Thread, time: int) -> bool:
+    """Whether `time` is from the start of `node` to when its fork was told of."""
+    return node.start <= time <= (node.start if node.fork is None else node.fork.time)
 
 
 def _loss_windows(
@@ -158,8 +172,9 @@ def _loss_windows(
     """The windows in which something lost may have changed a task after it was last known."""
     last_known = max(node.start, version.time if version is not None else -1)
     boot_time = tree.boot_time
+    process = node if isinstance(node, Process) else node.process
     return tuple(
         LossWindow(boot_time + loss.since, boot_time + loss.time, loss.lost)
-        for loss in (*tree.losses, *(node.rare.untold or ()))
+        for loss in (*tree.losses, *(process.rare.untold or ()))
         if loss.since <= until and loss.time >= last_known
     )

@@ -296,7 +296,7 @@ class Exit(msgspec.Struct, frozen=True, gc=False):
 class Change(msgspec.Struct, frozen=True, gc=False):
     """Attributes of a living task changed between its fork, execs and exit.
 
-    `untold_until`: it changes so often that what comes after this one is not told until then.
+    `untold_until`: its process changes so often that what comes after this is not told until then.
     """
 
     time: int

@@ -159,6 +159,7 @@ class ProcessTree:
             "evicted_threads": census.evicted_threads,
             "evicted_living_threads": census.evicted_living_threads,
             "dropped_versions": self._inheritance.dropped_versions,
+            "dropped_aliases": self._admission.dropped_aliases,
             "dropped_pictures": self._lifespans.dropped_pictures,
             "dropped_changes": census.dropped_changes,
             "gave_up_waiting": self._descent.given_up,
@@ -479,7 +480,7 @@ class ProcessTree:
         if event.given:
             self._record(node, event.time, event.given, event.origin)
         if event.untold_until is not None:
-            _learn_untold(node, Loss(event.untold_until, event.time))
+            _learn_untold(process, Loss(event.untold_until, event.time))
         self._lifespans.sign_of_life(node, event.time)
 
     def _snapshot(self, event: Snapshot) -> None:
@@ -647,8 +648,8 @@ class ProcessTree:
         self._holes = None
 
 
-def _learn_untold(node: Process | Thread, window: Loss) -> None:
-    windows = node.extra.untold = node.rare.untold or []
+def _learn_untold(process: Process, window: Loss) -> None:
+    windows = process.extra.untold = process.rare.untold or []
     if window in windows:
         return
     windows.append(window)

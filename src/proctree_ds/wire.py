@@ -243,21 +243,28 @@ class Decoder:
         (word,) = WORD.unpack_from(buffer, offset)
         return self.decoders.get(word, self.unknown)(buffer, offset, length)
 
-    def pictures(self, stream: Buffer) -> list[Snapshot]:
-        """The snapshots in what the task iterator wrote: records one after the other."""
-        snapshots = []
+    def pictures(self, stream: Buffer) -> list[Snapshot | Exit]:
+        """What the task iterator wrote, records one after the other: a snapshot for each.
+
+        Of a process whose leader has ended, that follows: when, nobody saw.
+        """
+        told: list[Snapshot | Exit] = []
         offset = 0
         while offset < len(stream):
             length = len(stream) - offset
+            flags = 0
             if length >= EXEC_RECORD.size:
-                lengths = _unpack_exec(stream, offset)[12:17]
-                length = EXEC_RECORD.size + sum(lengths)
+                head = _unpack_exec(stream, offset)
+                length = EXEC_RECORD.size + sum(head[12:17])
+                flags = head[2]
             event = self.decode(stream, offset, length)
             if not isinstance(event, Snapshot):
                 break  # where the next record begins is not known any more
-            snapshots.append(event)
+            told.append(event)
+            if flags & LEADERLESS and event.leader is None:
+                told.append(Exit(event.time, event.task, group_exit=False, origin="iterator"))
             offset += length
-        return snapshots
+        return told
 
     # ------------------------------------------------------------------------- one kind each
 

@@ -138,6 +138,20 @@ def test_one_process_cannot_take_the_places_of_the_threads_of_others() -> None:
     assert tree.counters["evicted_living_threads"] >= THREADS_LIMIT
 
 
+def test_of_the_threads_that_ended_the_latest_are_kept() -> None:
+    """Whoever asks about a thread right after its end finds it."""
+    tree = ProcessTree()
+    tree.apply_all([init(), F(INIT, P)])
+    ds = DataSource(tree)
+    for i in range(2 * EXITED_THREADS_LIMIT):
+        thread = Task(1_000 + i, 1_000 + 10 * i)
+        tree.apply_all([T(P, thread), E(thread, 1_005 + 10 * i, leader=P, group_exit=False)])
+        tree.apply(T(P, Task(50_000 + i, 1_006 + 10 * i)))
+        assert not ds.thread(id_of(thread), 10**6).is_alive
+    tree._check()
+    assert tree.counters["evicted_threads"] > 0
+
+
 def test_creators_and_parents_that_never_come_are_not_waited_for_without_end() -> None:
     tree = ProcessTree(process_cache=64, thread_cache=128)
     tree.apply_all([init(), F(INIT, P)])
@@ -287,6 +301,22 @@ def test_late_changes_to_a_parent_of_many_are_handed_on_once_a_batch() -> None:
         for child in (children[0], children[-1]):
             info = ds.process(id_of(child), 10**6)
             assert (info.uid, info.cwd) == (59, "/59")
+
+
+def test_news_outlives_what_was_asked_about_long_ago() -> None:
+    """Whoever asks about every process, a batch later, finds all of the batch."""
+    tree = ProcessTree(process_cache=256, thread_cache=512)
+    tree.apply_all([init(), F(INIT, P)])
+    ds = DataSource(tree)
+    for first in range(1_000, 10_000, 50):
+        batch = [Task(number, number) for number in range(first, first + 50)]
+        for number, task in enumerate(batch, first):
+            tree.apply_all([F(P, task), E(task, number)])
+        for task in batch:
+            assert not ds.process(id_of(task), 10_000).is_alive
+    tree._check()
+    assert tree.counters["evicted_processes"] > 8_000
+    assert tree.counters["evicted_living_processes"] == 0
 
 
 def test_values_at_the_edges_of_their_types() -> None:

@@ -25,41 +25,41 @@ def test_what_a_source_does_not_follow_may_have_changed_since() -> None:
     assert ds.process(id_of(P), 200).certainty.is_certain
 
 
-def test_the_next_event_of_the_task_confirms_what_it_leaves_as_it_was() -> None:
+def test_an_event_says_what_is_and_not_what_has_been_since_the_one_before() -> None:
     story: list[Event] = [
         HEADER,
         init(),
         F(INIT, P),
         X(P, "/bin/p", 200, uid=0, cwd="/"),
         F(P, CHILD),
+        F(P, Task(31, 320)),
+        E(P, 400),
     ]
-    ds = DataSource(tree_of(story))
-    assert unfollowed(ds, 250) == ()
-    assert unfollowed(ds, 300) == ()
-    assert unfollowed(ds, 301) != ()
-    ended = DataSource(tree_of([*story, E(P, 400)]))
-    assert unfollowed(ended, 399) == ()
-    assert unfollowed(ended, 500) == ()
+    for ds in tellings(*story):
+        told = [time for time in range(199, 402) if unfollowed(ds, time) == ()]
+        assert told == [200, 300, 320, 400, 401]  # it may have changed, and changed back
+    ds = DataSource(tree_of([*story[:4], C(P, 299, uid=1000, cwd="/"), F(P, CHILD)]))
+    assert [unfollowed(ds, t) for t in (298, 299, 300)] == [HEADER.unfollowed, (), ()]
 
 
-def test_what_the_next_event_shows_to_be_another_changed_somewhere_in_between() -> None:
-    story: list[Event] = [HEADER, init(), F(INIT, P), X(P, "/bin/p", 200, uid=0, cwd="/")]
-    ds = DataSource(tree_of([*story, C(P, 299, uid=1000, cwd="/"), F(P, CHILD)]))
-    assert unfollowed(ds, 250) == ("uid",)
-    assert unfollowed(ds, 299) == ()
-    renamed = DataSource(tree_of([*story, C(P, 260, comm="n"), C(P, 280, subreaper=True, uid=0)]))
-    assert unfollowed(renamed, 270) == ("is_subreaper",)
+def test_a_fork_tells_only_of_the_thread_that_made_it() -> None:
+    thread, sibling = Task(26, 110), Task(40, 330)
+    made = F(P, CHILD, creator=thread)
+    with_sibling = F(INIT, sibling, creator=P)  # CLONE_PARENT
+    ds = DataSource(tree_of([HEADER, init(), F(INIT, P), T(P, thread), made, with_sibling]))
+    assert unfollowed(ds, 300) != ()
+    assert ds.thread(id_of(thread), 300).certainty.unfollowed == ()
+    assert ds.thread(id_of(thread), 301).certainty.unfollowed == ("uid",)
+    assert unfollowed(ds, 330) == ()
+    assert ds.process(id_of(INIT), 330).certainty.unfollowed != ()
+    assert unfollowed(ds, 110) == ()
 
 
-def test_an_exec_does_not_confirm_what_it_sets_itself() -> None:
-    header = Header(unfollowed=("euid", "uid"))
-    story: list[Event] = [
-        header,
-        init(),
-        F(INIT, P, uid=0, euid=0),
-        X(P, "/bin/p", 200, uid=0, euid=0),
-    ]
-    assert unfollowed(DataSource(tree_of(story)), 150) == ("euid",)
+def test_of_very_many_children_only_the_last_is_looked_at() -> None:
+    children = [F(P, Task(1_000 + i, 1_000 + i)) for i in range(1_100)]
+    ds = DataSource(tree_of([HEADER, init(), F(INIT, P), *children]))
+    assert unfollowed(ds, 1_500) != ()
+    assert unfollowed(ds, 2_099) == ()
 
 
 def test_of_a_thread_only_what_its_answer_has() -> None:
@@ -92,9 +92,11 @@ def test_case_34_a_lost_exit_lies_between_the_last_sign_of_life_and_the_picture(
 
 
 def test_a_task_that_changes_too_often_says_so() -> None:
+    thread = Task(26, 110)
     last = Change(210, P, {"comm": "b"}, untold_until=1_000)
-    told = (init(), F(INIT, P), C(P, 200, comm="a"), last, C(P, 1_100, comm="c"))
+    told = (init(), F(INIT, P), T(P, thread), C(P, 200, comm="a"), last, C(P, 1_100, comm="c"))
     for ds in tellings(*told):
+        assert ds.thread(id_of(thread), 500).certainty.loss_windows  # it may be the one
         windows = [ds.process(id_of(P), t).certainty.loss_windows for t in (209, 210, 1_099, 1_100)]
         one = (LossWindow(210, 1_000, None),)
         assert windows == [(), one, one, ()]

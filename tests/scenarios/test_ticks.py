@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from proctree_ds import NeverSeen
+from proctree_ds import NeverSeen, ProcessTree
 from proctree_ds.model import CLOCK_TICK_NS, Event, Header, Snapshot, Task
 
 from .story import INIT, C, E, F, S, T, X, id_of, init, path_at, tellings
@@ -189,3 +189,14 @@ def test_what_netlink_does_not_tell_nothing_confirms() -> None:
     for ds in tellings(*story, keep_order=True):
         assert ds.process(id_of(PARENT), 6 * TICK).certainty.unfollowed == ()
         assert ds.process(id_of(PARENT), 6 * TICK + 1).certainty.unfollowed == ("cwd",)
+
+
+def test_ids_made_from_ticks_are_remembered_up_to_a_limit() -> None:
+    tree = ProcessTree(process_cache=4, thread_cache=8)
+    tree.apply(init())
+    tasks = [Task(40 + i, (30 + i) * TICK + 1) for i in range(6)]
+    for task in tasks:
+        tree.apply_all([row(task, LATE * 3), E(task, LATE * 3 + 1)])
+    tree._check()
+    assert tree.counters["dropped_aliases"] == 2
+    assert tree.process(id_of(tick(tasks[-1]))) is tree.process(id_of(tasks[-1])) is not None

@@ -276,16 +276,19 @@ class EbpfSource:
         stream = self._whole_stream() if self._programs.reads_arguments else None
         if stream is None:
             stream = self._read_stream(with_arguments=False)
-        snapshots = self._decoder.pictures(stream)
+        told = self._decoder.pictures(stream)
         if not use_procfs:
-            self._events[Snapshot] += len(snapshots)
-            return list(snapshots)
+            self._events.update(map(type, told))
+            return list(told)
         if not self._programs.reads_arguments:
-            snapshots = [with_arguments(snapshot, self._names) for snapshot in snapshots]
+            told = [
+                with_arguments(event, self._names) if isinstance(event, Snapshot) else event
+                for event in told
+            ]
         # First, so that the exact starts that the others name correct theirs.
-        hidden = pictures_missing_from({snapshot.task.tid for snapshot in snapshots})
-        self._events[Snapshot] += len(hidden) + len(snapshots)
-        return [*hidden, *snapshots, Picture(boot_now(), since)]
+        hidden = pictures_missing_from({event.task.tid for event in told})
+        self._events.update(map(type, (*hidden, *told)))
+        return [*hidden, *told, Picture(boot_now(), since)]
 
     def _whole_stream(self) -> bytes | None:
         """What the iterator writes with arguments; None if somebody keeps it waiting for them."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from proctree_ds import DataSource
-from proctree_ds.model import Exec, Exit, Fork
+from proctree_ds.model import Exec, Exit, Fork, Snapshot
 
-from .stage import Life, Stage, Told
+from .stage import Life, Stage, Told, Victim
 
 MANY = 64
 
@@ -88,6 +88,26 @@ def test_case_18_the_leader_exits_first(told: Told) -> None:
         born = told.info(ds, life, child.time, life["child"])
         assert (born.parent_entity_id, born.creator_entity_id) == (entity, thread)
         gone = told.info(ds, life, end)
+        assert (gone.is_alive, gone.exit_time, gone.exit_code) == (False, told.at(end), 5)
+
+
+def test_case_18_whose_leader_ended_before_the_capture_has_its_other_threads(victims: Path) -> None:
+    victim = Victim([victims / "threads", "leader_left"])
+    thread, without = victim.wait_for("thread"), victim.wait_for("without")
+    with Stage().closing() as stage:
+        victim.leave()
+        life = victim.end()
+        told = Told(stage.end().events, {"leader_left": life})
+    picture = next(e for e in told.all_of(Snapshot, life) if e.origin == "iterator")
+    assert picture.time > without
+    entity = told.entity(picture)
+    end = told.one(Exit, life, thread).time
+    for ds in told:
+        info = ds.process(entity, told.at(end - 1))
+        assert info.is_alive
+        assert list(info.thread_ids) == [thread]
+        assert not ds.thread(entity, told.at(end - 1)).is_alive
+        gone = ds.process(entity, told.at(end))
         assert (gone.is_alive, gone.exit_time, gone.exit_code) == (False, told.at(end), 5)
 
 

@@ -12,21 +12,13 @@ from .rows import NAMESPACES, FileLink
 
 Answer = Callable[[ProcessInfo], object]
 
-UNFOLLOWED: Final = frozenset(
-    {
-        *("comm", "cgroup", "cwd", "root", "session_id", "process_group", "tty"),
-        *("uid", "euid", "suid", "gid", "egid", "sgid", "capabilities", "login_uid"),
-        *(f"{name}_namespace" for name in NAMESPACES),
-    }
-)
-"""Attributes whose changes the source does not tell when they happen."""
-
 
 def admitted(info: ProcessInfo | ThreadInfo, attribute: str) -> str | None:
     """The explanation that the answer itself gives: why it may not show the latest value."""
-    if attribute in UNFOLLOWED:
+    field = "namespaces" if attribute.endswith("_namespace") else attribute
+    if field in info.certainty.unfollowed:
         return "not followed"
-    if attribute == "comm" and info.certainty.loss_windows:
+    if attribute in ("comm", "cgroup") and info.certainty.loss_windows:
         return "paced"
     return None
 

@@ -143,15 +143,24 @@ class Comparison:
         info = self._asof.process(life, row.ended)
         self._ledger.compared["is_alive"] += 1
         if info.is_alive:
-            return not row.is_zombie or len(row.tids) > 1
-        if row.is_zombie:
+            settled = not row.is_zombie or len(row.tids) > 1
+        elif row.is_zombie:
             self._ledger.compared["exit_code"] += 1
             self._ledger.explain("zombie", "is_alive", note)
-            return row.first.exit_code == wait_status(info)
-        if row.is_dying:
+            settled = row.first.exit_code == wait_status(info)
+        elif row.is_dying:
             self._ledger.explain("dying", "is_alive", note)
-            return True
-        return any(info.is_alive for info in self._asof.during(life, row.began, row.ended))
+            settled = True
+        else:
+            settled = any(info.is_alive for info in self._asof.during(life, row.began, row.ended))
+        if last and not settled:
+            self._ledger.fail(
+                f"{note}the tree says that it ended at {info.exit_time} with status"
+                f" {wait_status(info)}; /proc that the threads {row.tids} are there, and status"
+                f" {row.first.exit_code}",
+                partial(self._chronicle.story, row.pid),
+            )
+        return settled or last
 
     def _value(self, row: Row, life: Life, name: str, note: str, last: bool) -> bool:
         value = shown(row.values[name])

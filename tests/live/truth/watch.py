@@ -29,6 +29,8 @@ THREAD_CACHE: Final = 131_072
 RING_BYTES: Final = 64 << 20
 """Enough for what happens between two looks, even where this program gets little of the CPU."""
 
+CHANGES_RING_BYTES: Final = 16 << 20
+
 BATCH: Final = 256
 """Small, so that the witnesses are heard before the tree lets go of a storm's ended threads."""
 
@@ -61,11 +63,20 @@ class Watch:
     `tamper` stands between the source and the tree, for who wants to see a wrong tree found out.
     """
 
-    def __init__(self, tamper: Callable[[Sequence[Event]], Sequence[Event]] = lambda b: b) -> None:
+    def __init__(
+        self,
+        tamper: Callable[[Sequence[Event]], Sequence[Event]] = lambda b: b,
+        follow_changes: bool = False,
+    ) -> None:
         self._tamper = tamper
         self._connector = Connector()
         before = zombies()
-        self._source = EbpfSource(ring_bytes=RING_BYTES, batch=BATCH)
+        self._source = EbpfSource(
+            ring_bytes=RING_BYTES,
+            batch=BATCH,
+            follow_changes=follow_changes,
+            changes_ring_bytes=CHANGES_RING_BYTES,
+        )
         before |= zombies()  # one that ended between the two is in no event
         self._batches: Iterator[Sequence[Event]] = iter(self._source.batches())
         self._tree = ProcessTree(PROCESS_CACHE, THREAD_CACHE)

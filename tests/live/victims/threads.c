@@ -93,6 +93,29 @@ static int leader_first(char **argv)
 	pthread_exit(0);
 }
 
+/* The leader has ended, and the thread waits for the end of standard input. */
+static void *stays_without_the_leader(void *unused)
+{
+	char byte;
+
+	wait_until_it_ended(getpid());
+	say("thread", gettid());
+	stamp("without");
+	while (read(0, &byte, 1) > 0)
+		;
+	exit(5);
+	return unused;
+}
+
+static int leader_left(char **argv)
+{
+	pthread_t thread;
+
+	(void)argv;
+	start(&thread, stays_without_the_leader, 0);
+	pthread_exit(0);
+}
+
 static void *pauses(void *ready)
 {
 	say("sibling", gettid());
@@ -270,6 +293,7 @@ int main(int argc, char **argv)
 {
 	static const struct life lives[] = {
 		{ "many", many }, { "leader_first", leader_first }, { "exit_group", exit_group },
+		{ "leader_left", leader_left },
 		{ "exec", exec }, { "after_exec", after_exec },
 		{ "leaderless_exec", leaderless_exec },
 		{ "thread_forks", thread_forks }, { "clone_parent", clone_parent },
