@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from proctree_ds.cli.console import Console, abandon_output, describe_error, table_width
-from proctree_ds.cli.options import TreeOptions, duration, size, tree_options, version
+from proctree_ds.cli.options import (
+    PROCESS_CACHE,
+    THREAD_CACHE,
+    TreeOptions,
+    duration,
+    size,
+    tree_options,
+    version,
+)
 from proctree_ds.errors import ConfigurationError, ProctreeError
 
 if TYPE_CHECKING:
@@ -82,8 +90,8 @@ _FILE_WIDTH: Final = 120
     metavar="OPTION,...",
     multiple=True,
     callback=tree_options,
-    help="The tree: source=signals|none, process-cache=N, thread-cache=N, disable-procfs,"
-    " disable-procfs-query, follow-changes; separated by commas, or repeated.",
+    help="The tree: source=signals|events|both|none, process-cache=N, thread-cache=N,"
+    " disable-procfs, disable-procfs-query, follow-changes; separated by commas, or repeated.",
 )
 @click.option(
     "--loader",
@@ -177,15 +185,14 @@ def _refuse_what_is_not_there(
         )
     if loader == "bcc":
         raise click.UsageError("--loader bcc is not there yet; use libbpf, or leave it out")
-    if options.source in ("events", "both"):
-        raise click.UsageError(
-            f"--proctree source={options.source} is not there yet: there is one ring so far;"
-            " use source=signals"
-        )
     if ring_size is not None and replay is not None:
         raise click.UsageError("--ring-size is the kernel's: it means nothing with --replay")
     if options.follow_changes and replay is not None:
         raise click.UsageError("follow-changes is the kernel's: it means nothing with --replay")
+    if options.source in ("events", "both") and replay is not None:
+        raise click.UsageError(
+            f"source={options.source} names rings of the kernel: it means nothing with --replay"
+        )
 
 
 def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
@@ -208,8 +215,12 @@ def _refuse_what_the_source_lacks(
         raise click.UsageError("--ring-size is the kernel programs': --source procfs has no ring")
     if options.follow_changes:
         raise click.UsageError("follow-changes needs the kernel programs: use --source ebpf")
-    if options.disable_procfs:
-        raise click.UsageError("disable-procfs leaves --source procfs nothing to look at")
+    if options.source in ("events", "both"):
+        raise click.UsageError(
+            f"source={options.source} names rings of the kernel programs: use --source ebpf"
+        )
+    if options.disable_procfs or options.disable_procfs_query:
+        raise click.UsageError("--source procfs looks at /proc all the time: allow it that")
 
 
 def _load(directories: Sequence[str], builtin: bool) -> Registry:
@@ -285,7 +296,7 @@ def _assemble(
         source,
         registry.signatures,
         [sink],
-        tree=ProcessTree(options.process_cache or 16_384, options.thread_cache or 32_768),
+        tree=ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE)),
         feeds_tree=options.source != "none",
         log=log,
         duration_ns=duration_ns,

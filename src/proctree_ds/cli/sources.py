@@ -24,6 +24,7 @@ def open_live(options: TreeOptions, ring_bytes: int | None = None) -> Source:
         use_procfs=not options.disable_procfs,
         repair_by_procfs=not options.disable_procfs_query,
         follow_changes=options.follow_changes,
+        feed="signals" if options.source == "none" else options.source,
     )
 
 
@@ -43,7 +44,7 @@ def open_watch(
     try:
         return open_live(options, ring_bytes)
     except SourceUnavailable as error:
-        needs_bpf = options.follow_changes or options.disable_procfs
+        needs_bpf = options.follow_changes or options.disable_procfs or options.disable_procfs_query
         if kind == "ebpf" or needs_bpf:
             raise
         reason = str(error)

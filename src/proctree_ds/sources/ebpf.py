@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from proctree_ds.clock import boot_now, measure_boot_time
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
@@ -32,6 +32,7 @@ from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Loss, Pic
 from proctree_ds.sources.procfs import pictures_missing_from, with_arguments
 from proctree_ds.sources.programs import KernelPrograms, unavailable
 from proctree_ds.sources.ringbuf import Ring
+from proctree_ds.sources.twins import Twins
 from proctree_ds.wire import Decoder
 from proctree_ds.wire_layout import KIND_NAMES
 
@@ -42,6 +43,7 @@ __all__ = [
     "DEFAULT_RING_BYTES",
     "REPAIR_SECONDS",
     "EbpfSource",
+    "Feed",
 ]
 
 DEFAULT_RING_BYTES: Final = 8 << 20
@@ -105,6 +107,14 @@ _READ_BYTES: Final = 1 << 20
 _HOST_PID_NAMESPACE: Final = 0xEFFFFFFC
 """The inode of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h, 6.18)."""
 
+Feed = Literal["signals", "events", "both"]
+_FEEDS: Final[dict[Feed, tuple[str, ...]]] = {
+    "signals": ("events",),
+    "events": ("changes",),
+    "both": ("events", "changes"),
+}
+"""The rings that get lifecycle events."""
+
 _time_of = attrgetter("time")
 
 
@@ -117,7 +127,9 @@ class EbpfSource:
     16, each of at most 31 bytes. With `use_procfs`, /proc adds to the first picture what the
     kernel's iterator keeps back, with `repair_by_procfs` to later ones. Changes of name and cgroup
     are told when they happen; others with the next event of the task, or at once with
-    `follow_changes`, which costs every system call of the machine a little. Raises
+    `follow_changes`, which costs every system call of the machine a little. `feed` says which
+    ring lifecycle events come by: their own (`signals`), that of the other events (`events`), or
+    `both`, and then each event is handed out once, from whichever has it. Raises
     `ConfigurationError` for other values and `SourceUnavailable` where the machine does not allow
     it.
     """
@@ -132,6 +144,7 @@ class EbpfSource:
         repair_by_procfs: bool = True,
         follow_changes: bool = False,
         changes_ring_bytes: int = CHANGES_RING_BYTES,
+        feed: Feed = "signals",
     ) -> None:
         for size in (ring_bytes, changes_ring_bytes):
             if size < mmap.PAGESIZE or size & (size - 1) or size > 1 << 30:
@@ -162,14 +175,22 @@ class EbpfSource:
         self._repair_not_before = 0
         self._closed = False
         self._stopping = False
+        self._twins = Twins() if feed == "both" else None
+        sizes = {"events": ring_bytes, "changes": changes_ring_bytes}
+        if feed != "signals":
+            sizes["changes"] = ring_bytes
+        main, other = ("changes", "events") if feed == "events" else ("events", "changes")
         self._programs = KernelPrograms(
-            ring_bytes, changes_ring_bytes, self._names, follow_changes, object_path
+            sizes["events"],
+            sizes["changes"],
+            self._names,
+            follow_changes,
+            object_path,
+            rings=_FEEDS[feed],
         )
         try:
-            self._ring: Ring[Event] = Ring(self._programs.map_fd("events"), ring_bytes, batch)
-            self._changes: Ring[Event] = Ring(
-                self._programs.map_fd("changes"), changes_ring_bytes, batch
-            )
+            self._ring: Ring[Event] = Ring(self._programs.map_fd(main), sizes[main], batch)
+            self._changes: Ring[Event] = Ring(self._programs.map_fd(other), sizes[other], batch)
             self._lost_map = mmap.mmap(
                 self._programs.map_fd("lost"), mmap.PAGESIZE, prot=mmap.PROT_READ
             )
@@ -228,8 +249,9 @@ class EbpfSource:
             time.sleep(_SHORTEST_PAUSE)
             yield from self._drain()
         if self._early:
-            self._events.update(map(type, self._early))
-            yield self._early
+            last = self._early if self._twins is None else self._twins.without(self._early)
+            self._events.update(map(type, last))
+            yield last
 
     def _drain(self) -> Iterator[list[Event]]:
         more = True
@@ -248,6 +270,8 @@ class EbpfSource:
             if early:
                 events += self._due(max(map(_time_of, events)) if events else now)
             events.sort(key=_time_of)
+            if self._twins is not None:
+                events = self._twins.without(events)
             self._events.update(map(type, events))
             events += self._losses()
             if events:

@@ -50,14 +50,16 @@ _WHOLE_PICTURE: Final = "picture_sleeping"
 
 _MAX_NAMES: Final = 16
 _NAME_BYTES: Final = 32
-_config: Final = Struct("=IIQ8s")
+_config: Final = Struct("=IIQ8sI4x")
 """The head of struct pt_config; the names follow, each as 32 bytes and 32 bytes of mask."""
+_RINGS: Final = {"events": 1, "changes": 2}
 _HIERARCHIES: Final = ((0, ""), (1, "memory"), (2, "pids"))
 
 
 class KernelPrograms:
     """The object of bpf/, loaded with rings of these sizes, and attached by `attach()`.
 
+    `rings` names those that get lifecycle events, "events" and "changes", one or both.
     Raises `ConfigurationError` for names that cannot be kept and `SourceUnavailable` where the
     machine does not allow it.
     """
@@ -69,9 +71,10 @@ class KernelPrograms:
         env_names: Sequence[str],
         follows_calls: bool,
         object_path: str | os.PathLike[str] | None = None,
+        rings: Sequence[str] = ("events",),
     ) -> None:
         self._sizes = {"events": events_bytes, "changes": changes_bytes}
-        self._constants = _config_bytes(_hierarchy(), env_names)
+        self._constants = _config_bytes(_hierarchy(), env_names, rings)
         self._follows_calls = follows_calls
         self._attached: list[str] = []
         self.reads_arguments = True
@@ -176,7 +179,7 @@ def _is_missing(path: Path) -> bool:
         return False  # whoever may not look will be told so by the loader
 
 
-def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
+def _config_bytes(hierarchy: int, names: Sequence[str], rings: Sequence[str]) -> bytes:
     """struct pt_config of bpf/proctree.h."""
     if len(names) > _MAX_NAMES:
         raise ConfigurationError(f"{len(names)} environment variables: at most {_MAX_NAMES}")
@@ -192,7 +195,9 @@ def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
         letters |= 1 << (raw[0] + 5 * raw[1]) % 64
         parts.append(raw.ljust(_NAME_BYTES, b"\0"))
         parts.append((b"\xff" * len(raw)).ljust(_NAME_BYTES, b"\0"))
-    return _config.pack(hierarchy, len(names), letters, os.urandom(8)) + b"".join(parts)
+    wanted = sum(_RINGS[ring] for ring in rings)
+    head = _config.pack(hierarchy, len(names), letters, os.urandom(8), wanted)
+    return head + b"".join(parts)
 
 
 def _hierarchy() -> int:
