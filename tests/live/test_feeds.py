@@ -18,7 +18,7 @@ from proctree_ds.sources import ebpf
 from proctree_ds.sources.ebpf import EbpfSource, Feed
 
 from .conftest import collect
-from .test_detect import SIGNATURE, detecting, ended, marked
+from .test_detect import MARK, SIGNATURE, detecting, ended
 
 FEEDS: Sequence[Feed] = ("signals", "events", "both")
 SMALL = 1 << 14
@@ -71,14 +71,18 @@ def test_a_flood_of_changes_reaches_only_those_who_share_its_ring(
 def test_signatures_see_each_event_once(source: str, tmp_path: Path) -> None:
     directory = tmp_path / "signatures"
     directory.mkdir(mode=0o755)
-    text = SIGNATURE
+    mark = str(tmp_path)  # others may run the same test at the same time
+    text = SIGNATURE.replace(MARK, mark)
     if source == "none":  # there is no answer to give
         text = text.replace("above[1].pid", "None").replace("above =", "above = None #")
     (directory / "marked.py").write_text(text)
     log = tmp_path / "log.jsonl"
     options = ("--signatures", directory, "--proctree", f"source={source}")
     with detecting(log, *options) as process:
-        pids = [marked(number) for number in range(10)]
+        pids = []
+        for _ in range(10):
+            with subprocess.Popen(["/bin/echo", mark], stdout=subprocess.DEVNULL) as echo:
+                pids.append(echo.pid)
         process.send_signal(signal.SIGINT)
         found, errors = ended(process)
     assert [finding["event"]["pid"] for finding in found] == pids

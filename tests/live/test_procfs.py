@@ -294,7 +294,8 @@ def signatures(tmp_path: Path) -> Path:
     directory.mkdir(mode=0o755)
     for path in (tmp_path, *tmp_path.parents[:2]):
         path.chmod(0o755)
-    (directory / "marked.py").write_text(SIGNATURE)
+    # Others may run the same test at the same time.
+    (directory / "marked.py").write_text(SIGNATURE.replace(MARK, str(tmp_path)))
     return directory
 
 
@@ -327,7 +328,7 @@ def test_findings_without_bpf(
             costs = process.stderr.readline().decode()
             assert said in costs
             assert b"watching live" in process.stderr.readline()
-            mark = ["/bin/sh", "-c", "read go", f"{MARK}-0"]
+            mark = ["/bin/sh", "-c", "read go", str(signatures.parent)]
             with subprocess.Popen(mark, stdin=subprocess.PIPE) as marked:
                 found = json.loads(process.stdout.readline())
                 assert marked.poll() is None
