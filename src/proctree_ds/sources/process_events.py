@@ -74,22 +74,24 @@ class Narrator:
         self._absent = absent
         return told
 
-    def tell(self, messages: Sequence[Message]) -> list[Event]:
-        """The events of `messages`, which are in the order of their times."""
-        last_of = {(m.kind, m.tid): index for index, m in enumerate(messages)}
-        overtaken = [
-            last_of.get((EXIT, m.tid), -1) > index or last_of.get((EXEC, m.tid), -1) > index
-            for index, m in enumerate(messages)
-        ]
-        # First what goes first, of the newest first: they are the likeliest to be there still.
-        programs = {
-            index: program(m.tid)
-            for index, m in reversed(tuple(enumerate(messages)))
-            if m.kind == EXEC and not overtaken[index]
-        }
+    def look_at(self, messages: Sequence[Message]) -> list[Given]:
+        """What those who executed show at once, by the index of the message; the rest can wait.
+
+        Of the newest first: they are the likeliest to be there still.
+        """
+        shown: list[Given] = [{} for _ in messages]
+        overtaken = _overtaken(messages)
+        for index in range(len(messages) - 1, -1, -1):
+            if messages[index].kind == EXEC and not overtaken[index]:
+                shown[index] = program(messages[index].tid)
+        return shown
+
+    def tell(self, messages: Sequence[Message], shown: Sequence[Given]) -> list[Event]:
+        """The events of `messages`, which are in the order of their times, and looked at."""
+        overtaken = _overtaken(messages)
         events = []
         for index, message in enumerate(messages):
-            event = self._tell_one(message, overtaken[index], programs.get(index, {}))
+            event = self._tell_one(message, overtaken[index], shown[index])
             if event is not None:
                 events.append(event)
         return events
@@ -122,7 +124,8 @@ class Narrator:
         row = None if is_overtaken else self._look(pid, task)
         self.vanished += row is None
         if message.kind == EXEC:
-            self._threads.pop(pid, None)
+            for ended in self._threads.pop(pid, ()):  # one of them may be the leader by now
+                self._names.pop(ended, None)
             return _exec(message, task, row, shown)
         return _change(message, task, leader, row)
 
@@ -188,6 +191,15 @@ class Narrator:
             if start is not None:
                 known = self._names[tid] = Task(tid, start)
         return known
+
+
+def _overtaken(messages: Sequence[Message]) -> list[bool]:
+    """Of each message whether a later one says that /proc shows something else by now."""
+    last = {(m.kind, m.tid): index for index, m in enumerate(messages)}
+    return [
+        last.get((EXIT, m.tid), -1) > index or last.get((EXEC, m.tid), -1) > index
+        for index, m in enumerate(messages)
+    ]
 
 
 def told_image(given: Given, time: int) -> Given:

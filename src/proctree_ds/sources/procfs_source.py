@@ -25,6 +25,7 @@ from proctree_ds.model import (
     Exec,
     Exit,
     Fork,
+    Given,
     Header,
     Loss,
     Picture,
@@ -48,6 +49,10 @@ _IDLE: Final = 1.0
 _TOLD: Final = frozenset({"uid", "euid", "suid", "gid", "egid", "sgid", "session_id"})
 """What process events tell at once; names are never among what is not followed."""
 _ALL: Final = CONTEXT_FIELDS | {"cwd", "is_subreaper", "root"}
+
+
+_Arrived = tuple[list[Message], list[Given]]
+"""Messages, and what those who executed showed at once."""
 
 
 class ProcfsSource:
@@ -162,12 +167,12 @@ class ProcfsSource:
         connector = self._connector
         assert connector is not None
         yield [self._header(), *self._picture()]
-        waiting: list[Message] = []
+        waiting: _Arrived = ([], [])
         with select.epoll() as poll:
             poll.register(connector, select.EPOLLIN)
             poll.register(self._stop_fd, select.EPOLLIN)
             while not self._stopping:
-                if not waiting and not poll.poll(_IDLE):
+                if not waiting[0] and not poll.poll(_IDLE):
                     yield self._losses()
                     continue
                 batch, waiting = self._take(waiting)
@@ -179,17 +184,22 @@ class ProcfsSource:
             batch, waiting = self._take(waiting)
             if batch:
                 yield batch
-            if not waiting or waiting[0].time > until:
+            if not waiting[0] or waiting[0][0].time > until:
                 break
 
-    def _take(self, messages: list[Message]) -> tuple[list[Event], list[Message]]:
-        """The events of what has arrived, and the messages that came while they were made."""
-        assert self._connector is not None
-        messages = messages or self._connector.drain(DEFAULT_BATCH)
-        events = self._narrator.tell(messages)
-        later = self._connector.drain(DEFAULT_BATCH) if messages else []
-        events = self._narrator.retract(events, later)
+    def _take(self, waiting: _Arrived) -> tuple[list[Event], _Arrived]:
+        """The events of what has arrived, and what came while they were made."""
+        if not waiting[0]:
+            waiting = self._arrived()
+        events = self._narrator.tell(*waiting)
+        later = self._arrived() if events else ([], [])
+        events = self._narrator.retract(events, later[0])
         return [*events, *self._losses()], later
+
+    def _arrived(self) -> _Arrived:
+        assert self._connector is not None
+        messages = self._connector.drain(DEFAULT_BATCH)
+        return messages, self._narrator.look_at(messages)
 
     def _losses(self) -> list[Event]:
         assert self._connector is not None
