@@ -201,8 +201,8 @@ def test_threads_have_their_process(listening: Watch) -> None:
 
 
 def test_an_exec_by_another_thread_goes_on_as_the_process(listening: Watch, victims: Path) -> None:
-    command = [victims / "images", "thread", victims / "target"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+    program = [str(victims / "images"), "thread", str(victims / "target")]
+    with subprocess.Popen(program, stdout=subprocess.PIPE) as process:
         process.communicate()
     listening.finish()
     execute = listening.of(Exec, process.pid)[-1]
