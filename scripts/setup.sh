@@ -78,6 +78,8 @@ need libbpf1 "loads them into the kernel" has_library libbpf.so.1
 if [[ "$purpose" == test ]]; then
     need gcc "compiles the small programs that live tests watch" command -v gcc
     need libc6-dev "the C library's headers for them" test -e /usr/include/stdlib.h
+    need systemd "checks packaging/proctree-detect.service (systemd-analyze)" \
+        command -v systemd-analyze
     need stress-ng "makes storms of processes in live tests" command -v stress-ng
 fi
 

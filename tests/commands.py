@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-__all__ = ["WEBSHELL", "command", "environment", "run"]
+__all__ = ["ROOT", "WEBSHELL", "command", "environment", "run"]
 
 ROOT = Path(__file__).parent.parent
 WEBSHELL = ROOT / "src" / "proctree_ds" / "data" / "webshell.jsonl"

@@ -30,6 +30,7 @@ from proctree_ds.cli.detect import main as detect
 from proctree_ds.cli.query import main as query
 from proctree_ds.faults import FAULTS
 from proctree_ds.registry import load_signatures
+from proctree_ds.service.metrics import FIGURES
 from proctree_ds.states import STATES, TRANSITIONS
 
 __all__ = ["DOCUMENTS", "ROOT", "TABLES", "Block", "anchors", "blocks", "rewritten", "tables_in"]
@@ -164,6 +165,14 @@ def faults() -> str:
     return "".join(rows)
 
 
+def metrics() -> str:
+    rows = [_head("name", "kind", "labels", "what it is")]
+    for figure in FIGURES:
+        labels = ", ".join(f"`{label}`" for label in figure.labels)
+        rows.append(_row(f"`{figure.name}`", figure.kind, labels, figure.about))
+    return "".join(rows)
+
+
 class _Figure(NamedTuple):
     what: str
     name: str
@@ -234,6 +243,7 @@ TABLES: Final[dict[str, Callable[[], str]]] = {
     "process-states": process_states,
     "public-names": public_names,
     "faults": faults,
+    "metrics": metrics,
     "figures": figures,
 }
 

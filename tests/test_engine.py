@@ -31,6 +31,7 @@ from proctree_ds.model import (
     Task,
     entity_id,
 )
+from proctree_ds.registry import load_signatures
 from proctree_ds.signature import (
     EndOfSource,
     EventSelector,
@@ -642,3 +643,102 @@ def test_an_interruption_never_leaks_however_close_to_the_limit_calls_are(
     assert statistics.findings <= 300 <= statistics.findings + statistics.timeouts
     assert len(run.found) == statistics.findings
     assert statistics.errors == 0
+
+
+# ------------------------------------------------------------------------------ replacing
+
+
+def find_execs(event: TaskEvent) -> Finding:
+    return Finding(data={"pid": event.pid})
+
+
+def test_a_replacement_is_initialised_and_what_it_replaces_is_closed(
+    bench: Callable[..., Bench],
+) -> None:
+    told: list[str] = []
+    old = signature(find_execs, id="A", close=lambda: told.append("old closed"))
+    stays = signature(find_execs, id="B", close=lambda: told.append("B closed"))
+    run = bench(old, stays)
+    run.feed(LIFE)
+    new = signature(find_execs, id="A", init=lambda context: told.append("new begins"))
+    run.engine.replace([new, stays])
+    assert told == ["new begins", "old closed"]
+    assert run.engine.running == [new, stays]
+    run.feed([Exec(500, Task(700, 450), state("id"))])
+    statistics = run.engine.statistics()
+    assert (statistics["A"].events, statistics["A"].findings) == (1, 1)
+    assert (statistics["B"].events, statistics["B"].findings) == (2, 2)
+    assert len(run.found) == 4
+
+
+def test_where_the_new_one_cannot_begin_the_one_before_goes_on(
+    bench: Callable[..., Bench],
+) -> None:
+    def fails(context: SignatureContext) -> None:
+        raise ValueError("not today")
+
+    told: list[str] = []
+    old = signature(find_execs, id="A", close=lambda: told.append("closed"))
+    run = bench(old)
+    run.engine.replace([signature(find_execs, id="A", init=fails)])
+    assert (run.kinds, told) == (["init"], [])
+    assert run.engine.running == [old]
+    run.feed(LIFE)
+    assert run.engine.statistics()["A"].events == 1
+
+
+def test_who_is_not_named_any_more_is_closed_and_what_was_switched_off_can_come_back(
+    bench: Callable[..., Bench],
+) -> None:
+    def fails(event: TaskEvent) -> None:
+        raise ValueError("always")
+
+    told: list[str] = []
+    run = bench(
+        signature(fails, id="A"),
+        signature(find_execs, id="B", close=lambda: told.append("B closed")),
+        limits=EngineLimits(errors=1),
+    )
+    run.feed(LIFE)
+    assert not run.engine.statistics()["A"].is_enabled
+    run.engine.replace([signature(find_execs, id="A")])
+    assert told == ["B closed"]
+    run.feed([Exec(500, Task(700, 450), state("id"))])
+    assert [d.signature.id for d in run.found] == ["B", "A"]
+
+
+def test_a_signature_that_hangs_is_interrupted_after_others_were_loaded_and_replaced(
+    bench: Callable[..., Bench],
+) -> None:
+    def hangs(event: TaskEvent) -> None:
+        while True:
+            pass
+
+    run = bench(limits=QUICK)
+    load_signatures()  # has a watchdog of its own
+    run.engine.replace([signature(hangs, id="A")])
+    run.feed(LIFE)
+    assert run.kinds == ["timeout"]
+
+
+def test_statistics_are_for_any_thread_and_count_nothing_twice(
+    bench: Callable[..., Bench],
+) -> None:
+    run = bench(signature(find_execs, id="A"))
+    seen: list[int] = []
+    ended = threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            seen.append(run.engine.statistics()["A"].events)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    one = run.engine.running
+    for start in range(2_000):
+        run.feed([Exec(1_000 + start, Task(1_000 + start, 900 + start), state("id"))])
+        run.engine.replace(one)
+    ended.set()
+    thread.join()
+    assert seen == sorted(seen)
+    assert run.engine.statistics()["A"].events == 2_000

@@ -314,3 +314,47 @@ def test_stop_ends_a_run_from_within() -> None:
     summary = stopper.pipeline.run()
     assert summary.events["fork"] == 1
     assert stopper.seen[-1] == "close"
+
+
+# ------------------------------------------------------------------------- between two batches
+
+
+def test_signatures_are_replaced_between_two_batches_and_no_event_is_missed() -> None:
+    events = [Exec(time, Task(time, time - 1), {"comm": "x"}) for time in range(10, 2_000)]
+    first, second = Counting(), Counting()
+    batches = 0
+
+    def on_batch() -> None:
+        nonlocal batches
+        batches += 1
+        if batches == 2:
+            assert pipeline.running_signatures == [first]
+            pipeline.replace_signatures([second])
+            assert pipeline.running_signatures == [second]
+
+    pipeline = Pipeline(MemorySource([Header(), *events]), [first], on_batch=on_batch)
+    summary = pipeline.run()
+    assert batches == 4
+    assert first.times + second.times == [event.time for event in events]
+    assert first.times
+    assert second.times
+    assert (first.closed, second.closed) == (1, 1)
+    assert summary.events["exec"] == len(events)
+
+
+class Counting(Signature):
+    """Notes the times of execs, and how often it was closed."""
+
+    metadata = metadata("COUNTING")
+    selectors = (EventSelector(event="exec"),)
+
+    def __init__(self) -> None:
+        self.times: list[int] = []
+        self.closed = 0
+
+    def on_event(self, event: TaskEvent) -> Findings:
+        self.times.append(event.time)
+        return None
+
+    def close(self) -> None:
+        self.closed += 1

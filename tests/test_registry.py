@@ -201,7 +201,7 @@ def test_a_link_into_a_directory_that_others_can_write_is_refused(folder: Path) 
 def test_without_root_the_reader_is_trusted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(folder, "a.py", good())
     folder.chmod(0o777)
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(registry, "_has_rights", lambda: False)
     assert len(loaded(folder).signatures) == 1
 
 
@@ -222,3 +222,99 @@ def test_the_built_in_ones_load_whole() -> None:
     loading = load_signatures()
     assert loading.failures == []
     assert len(loading.signatures) >= 8
+
+
+# ------------------------------------------------------------------------------ reading again
+
+
+def ids(registry: Registry) -> list[str]:
+    return [s.metadata.id for s in registry.signatures]
+
+
+def test_what_has_not_changed_is_the_same_object_again(folder: Path) -> None:
+    write(folder, "a.py", good("A"))
+    changed = write(folder, "b.py", good("B"))
+    write(folder, "c.py", good("C"))
+    first = load_signatures([folder])
+    changed.write_text(good("B") + "# changed")
+    write(folder, "d.py", good("D"))
+    second = first.reload(first.signatures)
+    assert second.failures == []
+    assert ids(second) == [*ids(first), "D"]
+    same = {s.metadata.id for s in second.signatures if any(s is old for old in first.signatures)}
+    assert same == set(ids(first)) - {"B"}
+    third = second.reload(second.signatures)
+    assert third.signatures == second.signatures
+
+
+def test_what_does_not_run_is_made_anew_though_it_has_not_changed(folder: Path) -> None:
+    write(folder, "a.py", good("A"))
+    first = load_signatures([folder])
+    second = first.reload(s for s in first.signatures if s.metadata.id.startswith("PT-R"))
+    assert ids(second) == ids(first)
+    for old, new in zip(first.signatures, second.signatures, strict=True):
+        assert (old is new) == old.metadata.id.startswith("PT-R")
+
+
+@pytest.mark.parametrize("text", ["no Python", "1 / 0", "", GOOD.format(id="", name="Bad")])
+def test_a_file_that_does_not_load_any_more_keeps_what_it_had(folder: Path, text: str) -> None:
+    path = write(folder, "a.py", good("A"))
+    write(folder, "b.py", good("B"))
+    first = loaded(folder)
+    path.write_text(text)
+    second = first.reload(first.signatures)
+    assert [failure.path for failure in second.failures] == [str(path)]
+    assert second.signatures == first.signatures
+    third = second.reload(second.signatures)  # it is tried again, and told again
+    assert [failure.path for failure in third.failures] == [str(path)]
+    assert third.signatures == first.signatures
+    path.write_text(good("A"))
+    mended = third.reload(third.signatures)
+    assert (mended.failures, ids(mended)) == ([], ["A", "B"])
+    assert mended.signatures[0] is not first.signatures[0]
+
+
+def test_half_of_a_file_that_fails_keeps_that_half(folder: Path) -> None:
+    path = write(folder, "a.py", good("A", "One") + good("B", "Two"))
+    first = loaded(folder)
+    path.write_text(good("A", "One") + good("B", "Two").replace("selectors", "nothing"))
+    second = first.reload(first.signatures)
+    assert len(second.failures) == 1
+    assert ids(second) == ["A", "B"]
+    assert second.signatures[0] is not first.signatures[0]
+    assert second.signatures[1] is first.signatures[1]
+
+
+def test_what_is_gone_is_gone_and_its_module_with_it(folder: Path) -> None:
+    path = write(folder, "a.py", good("A"))
+    write(folder, "b.py", good("B"))
+    first = loaded(folder)
+    name = type(first.signatures[0]).__module__
+    assert name in sys.modules
+    path.unlink()
+    second = first.reload(first.signatures)
+    assert (ids(second), second.failures) == (["B"], [])
+    assert name not in sys.modules
+
+
+def test_a_directory_that_is_gone_keeps_what_it_had(folder: Path) -> None:
+    inside = folder / "signatures"
+    inside.mkdir(mode=0o755)
+    write(inside, "a.py", good("A"))
+    first = loaded(inside)
+    inside.rename(folder / "elsewhere")
+    second = first.reload(first.signatures)
+    assert "cannot be read" in second.failures[0].reason
+    assert second.signatures == first.signatures
+    (folder / "elsewhere").rename(inside)
+    third = second.reload(second.signatures)
+    assert (third.failures, ids(third)) == ([], ["A"])
+
+
+def test_an_id_that_another_file_takes_is_said(folder: Path) -> None:
+    write(folder, "b.py", good("B"))
+    first = loaded(folder)
+    write(folder, "a.py", good("B"))
+    second = first.reload(first.signatures)
+    assert "is taken" in second.failures[0].reason
+    assert ids(second) == ["B"]

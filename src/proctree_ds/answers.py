@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, overload
 import msgspec
 
 from proctree_ds.certainty import Certainty, certainty_of
+from proctree_ds.containers import container_of
 from proctree_ds.kinship import children_at, parent_at
 from proctree_ds.model import (
     UNKNOWN_CONTEXT,
@@ -240,6 +241,20 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
     def container_id(self) -> str | None:
         """The id of the container, from the cgroup's path."""
         return self._state.context.container_id
+
+    @property
+    def container_runtime(self) -> str | None:
+        """What runs the container (`docker`, `containerd`, `crio`, `podman`, `lxc` or
+        `systemd-nspawn`), from the cgroup's path; None where that does not tell.
+        """
+        context = self._state.context
+        found = container_of(context.cgroup)
+        return found.runtime if found.id == context.container_id else None
+
+    @property
+    def pod_uid(self) -> str | None:
+        """Kubernetes' uid of the pod that it is in, from the cgroup's path."""
+        return container_of(self._state.context.cgroup).pod_uid
 
     @property
     def namespaces(self) -> Namespaces | None:

@@ -8,6 +8,7 @@ reorder nothing. Everything here is exact integer arithmetic; no instant passes 
 
 from __future__ import annotations
 
+import ctypes
 import operator
 import re
 import time
@@ -24,6 +25,7 @@ __all__ = [
     "parse_duration",
     "parse_time",
     "to_epoch_ns",
+    "wall_clock_error",
 ]
 
 _SECOND: Final = 1_000_000_000
@@ -70,6 +72,36 @@ def _bracket() -> tuple[int, int]:
     wall = time.clock_gettime_ns(time.CLOCK_REALTIME)
     after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     return after - before, wall - (before + after) // 2
+
+
+class _Timex(ctypes.Structure):
+    """The head of struct timex (include/uapi/linux/timex.h), and room for all of it."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror_us", ctypes.c_long),
+        ("esterror_us", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_long * 32),
+    )
+
+
+_UNSYNCHRONISED: Final = 0x40
+"""STA_UNSYNC, adjtimex(2)."""
+
+
+def wall_clock_error() -> int | None:
+    """By how many ns the wall clock may be off, as whoever keeps it right says (adjtimex(2)).
+
+    None where nobody does, or where it cannot be asked.
+    """
+    clock = _Timex()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.adjtimex(ctypes.byref(clock)) < 0 or clock.status & _UNSYNCHRONISED:
+        return None
+    return int(clock.maxerror_us) * 1_000
 
 
 # ------------------------------------------------------------------------- instants from callers

@@ -9,6 +9,8 @@ raise comes out of a method of the engine.
 from __future__ import annotations
 
 import signal
+import threading
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Sequence
 from itertools import islice
 from time import perf_counter_ns
@@ -57,7 +59,7 @@ _FULLY_TIMED_EVENTS: Final = 256
 
 
 class Engine:
-    """Runs signatures over events. Not thread-safe: one thread calls it.
+    """Runs signatures over events. Not thread-safe: one thread calls it; any may ask `statistics`.
 
     `on_finding` is called with every `Detection`, `on_report` with every `Report`. Data sources
     besides the process tree's are given in `data_sources`. Feed the tree with a batch first, then
@@ -85,6 +87,8 @@ class Engine:
         self._limits = limits
         self._runners = [Runner(signature) for signature in signatures]
         self._plans: dict[type, Plan] = {}
+        self._counting = threading.Lock()
+        """Held while counts are moved, so that nobody counts an event twice."""
         self._descriptions: dict[tuple[int, int], dict[str, Any]] = {}
         self._last_time: int | None = None
         self._until_timed = 0
@@ -105,18 +109,42 @@ class Engine:
                 )
             )
         for runner in self._runners:
-            context = SignatureContext(runner.identity.id, self._sources)
-            self._watchdog.set_limit(self._limits.init_seconds)
-            problem = self._guarded(runner, runner.signature.init, context, None)
-            if problem is not None:
-                self._report("init", runner, f"init failed: {message_of(problem)}", problem, 1)
-                runner.off_because = "its init failed"
-            else:
-                runner.is_open = True
-                runner.on_event = runner.signature.on_event
-                runner.off_because = None
+            self._begin(runner)
         self._watchdog.set_limit(self._limits.call_seconds)
         self._plan()
+
+    @property
+    def running(self) -> list[Signature]:
+        """The signatures that are on."""
+        return [runner.signature for runner in self._runners if runner.off_because is None]
+
+    def replace(self, signatures: Iterable[Signature]) -> None:
+        """Run these from now on. Call it between two batches, after `start`.
+
+        One that is here already goes on as it is, with its state and its counts. Others are
+        initialised and begin to count at 0; what is not named any more is closed. Where the new
+        one of an id cannot be initialised, that is reported and the one before goes on.
+        """
+        here = {id(runner.signature): runner for runner in self._runners}
+        before = {runner.identity.id: runner for runner in self._runners}
+        runners: list[Runner] = []
+        for signature in signatures:
+            runner = here.get(id(signature))
+            if runner is None:
+                runner = Runner(signature)
+                self._begin(runner)
+                old = before.get(runner.identity.id)
+                if runner.off_because is not None and old is not None and old.off_because is None:
+                    runner = old
+            runners.append(runner)
+        self._watchdog.set_limit(self._limits.call_seconds)
+        gone = [runner for runner in self._runners if runner not in runners]
+        with self._counting:
+            self._fold()
+            self._runners = runners
+        self._plan()
+        for runner in gone:
+            self._end(runner)
 
     def dispatch(self, events: Sequence[Event]) -> None:
         """Hand a batch, which the tree was fed before, to the signatures that select from it.
@@ -145,21 +173,40 @@ class Engine:
     def close(self) -> None:
         """Close the signatures and stop watching. Twice is fine."""
         for runner in self._runners:
-            if runner.is_open:
-                runner.is_open = False
-                problem = self._guarded(runner, runner.signature.close, None, None)
-                if problem is not None:
-                    self._report(
-                        "close", runner, f"close failed: {message_of(problem)}", problem, 1
-                    )
-                runner.off_because = runner.off_because or "closed"
+            self._end(runner)
         self._plan()
         self._watchdog.stop()
 
     def statistics(self) -> dict[str, SignatureStatistics]:
-        """What each signature did so far, by signature id."""
-        self._fold()
-        return {runner.identity.id: runner.statistics() for runner in self._runners}
+        """What each signature did so far, by signature id. Safe in any thread."""
+        with self._counting:
+            waiting: Counter[Runner] = Counter()
+            for plan in self._plans.values():
+                plan.add_to(waiting)
+            return {
+                runner.identity.id: runner.statistics(waiting[runner]) for runner in self._runners
+            }
+
+    def _begin(self, runner: Runner) -> None:
+        context = SignatureContext(runner.identity.id, self._sources)
+        self._watchdog.set_limit(self._limits.init_seconds)
+        problem = self._guarded(runner, runner.signature.init, context, None)
+        if problem is not None:
+            self._report("init", runner, f"init failed: {message_of(problem)}", problem, 1)
+            runner.off_because = "its init failed"
+        else:
+            runner.is_open = True
+            runner.on_event = runner.signature.on_event
+            runner.off_because = None
+
+    def _end(self, runner: Runner) -> None:
+        if not runner.is_open:
+            return
+        runner.is_open = False
+        problem = self._guarded(runner, runner.signature.close, None, None)
+        if problem is not None:
+            self._report("close", runner, f"close failed: {message_of(problem)}", problem, 1)
+        runner.off_because = runner.off_because or "closed"
 
     # ------------------------------------------------------------------------------ the apartness
 
@@ -348,20 +395,27 @@ class Engine:
 
     def _plan(self) -> None:
         """Work out, for each kind of event, whom it goes to. Changes the table in place."""
-        self._fold()
-        self._plans.clear()
-        self._plans[Loss] = Plan(None, (), ())
+        plans: dict[type, Plan] = {Loss: Plan(None, (), ())}
         for raw_type, (name, make) in MAKERS.items():
             host, container = (
                 tuple((r.on_event, r) for r in self._runners if r.wants(name, origin))
                 for origin in ("host", "container")
             )
             if host or container:
-                self._plans[raw_type] = Plan(make, host, container)
+                plans[raw_type] = Plan(make, host, container)
+        with self._counting:
+            self._fold()
+            self._plans.clear()
+            self._plans.update(plans)
 
     def _fold(self) -> None:
+        """Hand over what the plans have counted. `_counting` is held."""
+        waiting: Counter[Runner] = Counter()
         for plan in self._plans.values():
-            plan.fold()
+            plan.add_to(waiting)
+            plan.host_events = plan.container_events = 0
+        for runner, events in waiting.items():
+            runner.events += events
 
     # ----------------------------------------------------------------------------- whole findings
 

@@ -10,6 +10,7 @@ ProctreeError
 ├── EventLogError (ValueError)        an event log line that cannot be read
 ├── SignatureError                    a signature that cannot be loaded or used
 ├── ConfigurationError                an option or a directory that cannot be accepted
+├── ServiceError                      what a long run needs beside a source and signatures
 └── SourceError                       a source of events that cannot be opened or read
     └── SourceUnavailable             this machine does not allow it: cause and remedy
 
@@ -28,6 +29,7 @@ __all__ = [
     "NeverSeen",
     "NotStartedYet",
     "ProctreeError",
+    "ServiceError",
     "SignatureError",
     "SourceError",
     "SourceUnavailable",
@@ -98,6 +100,10 @@ class SignatureError(ProctreeError):
 
 class ConfigurationError(ProctreeError):
     """An option, a file or a directory that cannot be accepted."""
+
+
+class ServiceError(ProctreeError):
+    """What a long run needs besides: a port that is taken, rights that cannot be dropped."""
 
 
 class SourceError(ProctreeError):

@@ -1,10 +1,11 @@
 """The one place where the rooms meet: source -> tree -> engine -> sinks, the log to the side.
 
 The order within a batch is the promise that signatures rely on: the tree learns it first, then
-they see it. Whatever ends a run, the source is drained, the signatures are closed, the sinks are
-flushed and the log is sealed. What fails at the edge (a full disk, a reader that went away) is
-handed to `on_trouble` and left out from then on, and the rest goes on. Of input that cannot be
-true, `on_fault` is told once a kind. Nothing here prints.
+they see it. Between two batches signatures may be replaced. Whatever ends a run, the source is
+drained, the signatures are closed, the sinks are flushed and the log is sealed. What fails at the
+edge (a full disk, a reader that went away) is handed to `on_trouble` and left out from then on,
+and the rest goes on. Of input that cannot be true, `on_fault` is told once a kind. Nothing here
+prints.
 """
 
 from __future__ import annotations
@@ -107,7 +108,7 @@ class Pipeline:
     `clock` gives now in boot-clock ns for a source that is live, so that ticks go on while nothing
     happens; a replay has only the times of its events. With `feeds_tree` false the tree stays
     empty. `duration_ns` ends the run that long after it began. `log` is closed at the end, sinks
-    are only flushed.
+    are only flushed. `on_batch` is called after every batch, empty ones of a quiet source too.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Pipeline:
         on_report: Callable[[Report], object] = lambda report: None,
         on_trouble: Callable[[Trouble], object] = lambda trouble: None,
         on_fault: Callable[[Fault], object] = lambda fault: None,
+        on_batch: Callable[[], object] = lambda: None,
     ) -> None:
         self.tree = tree if tree is not None else ProcessTree()
         self._source = source
@@ -137,6 +139,7 @@ class Pipeline:
         self._clock = clock
         self._on_trouble = on_trouble
         self._on_fault = on_fault
+        self._on_batch = on_batch
         self._faults_told: set[str] = set()
         self._engine = Engine(
             signatures, self.tree, on_finding=self._deliver, on_report=on_report, limits=limits
@@ -173,16 +176,36 @@ class Pipeline:
             try:
                 for batch in self._source.batches():
                     self._take(batch)
+                    self._on_batch()
             finally:
                 self._engine.signal(EndOfSource())
         return self.summary()
+
+    def replace_signatures(self, signatures: Iterable[Signature]) -> None:
+        """Run these from the next batch on, see `Engine.replace`. To be called by `on_batch`."""
+        self._engine.replace(signatures)
+
+    @property
+    def running_signatures(self) -> list[Signature]:
+        """The signatures that are on."""
+        return self._engine.running
+
+    @property
+    def loss_windows(self) -> int:
+        """How often events were lost so far."""
+        return self._counts[Loss]
+
+    @property
+    def lost(self) -> int:
+        """How many events were lost so far, as far as anybody counted them."""
+        return self._lost
 
     def stop(self) -> None:
         """End the run once what was captured so far is seen through. Safe in a signal handler."""
         self._source.stop()
 
     def summary(self) -> Summary:
-        """What was done, at any time."""
+        """What was done, at any time, and from any thread."""
         counters = dict(self._source.counters())
         ended = self._ended_ns if self._ended_ns is not None else monotonic_ns()
         return Summary(

@@ -6,11 +6,14 @@ file can import what is installed, but not its neighbours. Every class in it tha
 `Signature` is made, without arguments, except those whose name begins with `_` (bases that others
 in the file derive from).
 
-Run by root, a signature is root's code. So a directory or a file that anybody else could have
-written, or could swap for another, is refused: it must belong to root, and so must everything on
-the way to it, with no write permission for group or others. A sticky directory such as /tmp may
-stand on the way. What was checked is what is run: the file is opened first, then looked at, read
-and compiled, and no byte code cache is used.
+Run by root, or with any capability, a signature is code that has these rights. So a directory or a
+file that anybody else than root could have written, or could swap for another, is refused: it must
+belong to root, and so must everything on the way to it, with no write permission for group or
+others. A sticky directory such as /tmp may stand on the way. What was checked is what is run: the
+file is opened first, then looked at, read and compiled, and no byte code cache is used.
+
+`reload` looks at the same places again. A file that has not changed by a byte keeps its signatures
+with all that they remember; one that cannot be loaded any more keeps those that it had.
 """
 
 from __future__ import annotations
@@ -19,11 +22,13 @@ import importlib
 import inspect
 import os
 import pkgutil
+import re
 import stat
 import sys
 import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +40,7 @@ from proctree_ds.errors import ConfigurationError, SignatureError
 from proctree_ds.signature import EventSelector, Signature, SignatureMetadata
 from proctree_ds.watchdog import SignatureTimeout, Watchdog
 
-__all__ = ["LoadFailure", "Registry", "load_signatures"]
+__all__ = ["LoadFailure", "Registry", "danger_of", "load_signatures"]
 
 FILE_BYTES: Final = 4 * 1024 * 1024
 """A signature file larger than this is refused."""
@@ -66,6 +71,13 @@ class LoadFailure(msgspec.Struct, frozen=True):
         return f"{place}: {self.reason}"
 
 
+class _File(msgspec.Struct):
+    """A file that was read: a hash of what stood in it, and the signatures that it gave."""
+
+    digest: bytes
+    signatures: list[Signature]
+
+
 class Registry:
     """The signatures that could be loaded (`signatures`), and what could not (`failures`)."""
 
@@ -73,20 +85,58 @@ class Registry:
         self.signatures: list[Signature] = []
         self.failures: list[LoadFailure] = []
         self._files: dict[str, str] = {}
+        self._loaded: dict[str, _File] = {}
+        self._directories: dict[str, str] = {}
+        """As they were given, and where they were then."""
+        self._has_builtin = False
+        self._before: dict[str, _File] = {}
+        self._running: list[Signature] = []
+
+    def reload(self, running: Iterable[Signature]) -> Registry:
+        """A registry of what the same places hold now. This one stays as it is.
+
+        A file that has not changed gives the same signatures again if all of them are among the
+        `running`, else new ones. Where a file, or a whole directory, cannot be loaded, that is a
+        failure, and those `running` that came from it are kept. Built-in ones are code that is
+        loaded already, and so never changed.
+        """
+        fresh = Registry()
+        fresh._before = self._loaded
+        fresh._running = list(running)
+        if self._has_builtin:
+            fresh.load_builtin()
+        for directory, place in self._directories.items():
+            try:
+                fresh.load_directory(directory)
+            except (ConfigurationError, OSError) as error:  # it may go while it is looked at
+                fresh._directories[directory] = place
+                fresh.failures.append(LoadFailure(directory, str(error)))
+                for path in self._loaded:
+                    if os.path.dirname(path) == place:
+                        fresh._fall_back(path)
+        for name in self._modules() - fresh._modules():
+            sys.modules.pop(name, None)
+        fresh._before, fresh._running = {}, []
+        return fresh
 
     def load_builtin(self) -> None:
         """Load the signatures that come with the library."""
+        self._has_builtin = True
         package = importlib.import_module(_BUILTIN_PACKAGE)
         for found in pkgutil.iter_modules(package.__path__):
             if found.name.startswith("_"):
                 continue
             path = str(Path(package.__path__[0]) / f"{found.name}.py")
+            if self._take_unchanged(path, b""):
+                continue
+            if self._before and path not in self._before:
+                continue  # of another version of the library
             try:
                 module = importlib.import_module(f"{_BUILTIN_PACKAGE}.{found.name}")
             except Exception as error:  # noqa: BLE001 - kept as a value
                 self.failures.append(_failure(path, error))
             else:
-                self._take(module, path)
+                self._take(module, path, b"")
 
     def load_directory(self, directory: str | os.PathLike[str]) -> None:
         """Load every signature file of `directory`.
@@ -103,18 +153,66 @@ class Registry:
                 f"signatures cannot be read from {os.fspath(directory)}: {why}; "
                 "name a directory that holds *.py files"
             ) from error
-        danger = _danger(root)
+        danger = danger_of(root)
         if danger is not None:
             raise ConfigurationError(f"signatures are not loaded from {root}: {danger}")
+        self._directories[os.path.abspath(directory)] = str(root)
         for name in names:
             if name.endswith(".py") and not name.startswith(("_", ".")):
-                self._load_file(root / name)
+                path = root / name
+                failures = len(self.failures)
+                self._load_file(path)
+                if len(self.failures) > failures:
+                    self._fall_back(str(path))
+
+    def _take_unchanged(self, path: str, digest: bytes) -> bool:
+        """Go on with the signatures of a file that is as it was, if all of them run."""
+        before = self._before.get(path)
+        if before is None or before.digest != digest or not before.signatures:
+            return False
+        if any(all(s is not r for r in self._running) for s in before.signatures):
+            return False
+        if any(s.metadata.id in self._files for s in before.signatures):
+            return False  # another file has taken that id: let it be said
+        for signature in before.signatures:
+            self._keep(signature, path)
+        self._loaded[path] = before
+        return True
+
+    def _fall_back(self, path: str) -> None:
+        """Keep what ran of a file that is not loaded. It is read again the next time."""
+        before = self._before.get(path)
+        if before is None:
+            return
+        ids = {signature.metadata.id for signature in before.signatures}
+        kept = [
+            running
+            for running in self._running
+            if running.metadata.id in ids and running.metadata.id not in self._files
+        ]
+        for signature in kept:
+            self._keep(signature, path)
+        loaded = self._loaded.setdefault(path, _File(b"", []))
+        loaded.digest = b""
+        loaded.signatures.extend(kept)
+
+    def _keep(self, signature: Signature, path: str) -> None:
+        self._files[signature.metadata.id] = path
+        self.signatures.append(signature)
+
+    def _modules(self) -> set[str]:
+        """The modules that signatures were made from, those of the library left out."""
+        names = {type(s).__module__ for file in self._loaded.values() for s in file.signatures}
+        return {name for name in names if name.startswith(_PRIVATE_NAME)}
 
     def _load_file(self, path: Path) -> None:
         try:
             source = _read(path)
         except (OSError, SignatureError) as error:
             self.failures.append(LoadFailure(str(path), str(error)))
+            return
+        digest = sha256(source).digest()
+        if self._take_unchanged(str(path), digest):
             return
         name = f"{_PRIVATE_NAME}_{next(_numbers)}_{path.stem}"
         module = ModuleType(name)
@@ -129,9 +227,9 @@ class Registry:
             del sys.modules[name]
             self.failures.append(_failure(str(path), error))
         else:
-            self._take(module, str(path))
+            self._take(module, str(path), digest)
 
-    def _take(self, module: ModuleType, path: str) -> None:
+    def _take(self, module: ModuleType, path: str, digest: bytes) -> None:
         """Make the signatures that `module` defines."""
         classes = [
             value
@@ -150,6 +248,7 @@ class Registry:
                     "if it is not meant to hold any",
                 )
             )
+        loaded = self._loaded[path] = _File(digest, [])
         for made in dict.fromkeys(classes):
             try:
                 signature = _watched(made)
@@ -165,8 +264,8 @@ class Registry:
             except BaseException as error:  # noqa: BLE001 - kept as a value
                 self.failures.append(_failure(path, error))
             else:
-                self._files[signature.metadata.id] = path
-                self.signatures.append(signature)
+                self._keep(signature, path)
+                loaded.signatures.append(signature)
 
 
 def _check(signature: Signature) -> None:
@@ -233,13 +332,13 @@ def _read(path: Path) -> bytes:
         target = path.resolve()
         danger = _writable_by_others(str(target), facts)
         if danger is None and target.parent != path.parent:
-            danger = _danger(target.parent)
+            danger = danger_of(target.parent)
         if danger is not None:
             raise SignatureError(f"not loaded: {danger}")
         return file.read(FILE_BYTES + 1)
 
 
-def _danger(directory: Path) -> str | None:
+def danger_of(directory: Path) -> str | None:
     """Who else than root could change what `directory` holds, and the remedy. None if nobody."""
     problem = _writable_by_others(str(directory), directory.stat())
     for parent in directory.parents if problem is None else ():
@@ -250,7 +349,7 @@ def _danger(directory: Path) -> str | None:
 def _writable_by_others(
     path: str, facts: os.stat_result, *, sticky_will_do: bool = False
 ) -> str | None:
-    if os.geteuid() != 0:
+    if not _has_rights():
         return None
     if facts.st_uid != 0:
         return (
@@ -261,6 +360,14 @@ def _writable_by_others(
     if shared and not (sticky_will_do and facts.st_mode & stat.S_ISVTX):
         return f"running as root, and others can write to {path}; chmod go-w {path}"
     return None
+
+
+def _has_rights() -> bool:
+    """Whether a signature may do what its author may not: as root, or with a capability."""
+    if os.geteuid() == 0:
+        return True
+    status = Path("/proc/self/status").read_text()
+    return re.search(r"^CapPrm:\s*0*[1-9a-f]", status, re.MULTILINE) is not None
 
 
 def load_signatures(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -49,10 +50,12 @@ class Runner:
             for selector in self.signature.selectors
         )
 
-    def statistics(self) -> SignatureStatistics:
-        spent = self.timed_ns * self.events // self.timed_calls if self.timed_calls else 0
+    def statistics(self, waiting: int) -> SignatureStatistics:
+        """What it did so far; `waiting` more events than it knows of were counted elsewhere."""
+        events = self.events + waiting
+        spent = self.timed_ns * events // self.timed_calls if self.timed_calls else 0
         return SignatureStatistics(
-            events=self.events,
+            events=events,
             findings=self.findings,
             errors=self.errors,
             timeouts=self.timeouts,
@@ -69,7 +72,7 @@ Pairs = tuple[tuple[Callable[[Any], Any], Runner], ...]
 class Plan:
     """Whom one kind of event goes to, by origin, and how many of it went there.
 
-    Events are counted here, once each, and not at every signature; `fold` hands the counts over.
+    Events are counted here, once each, and not at every signature.
     """
 
     __slots__ = ("container", "container_events", "host", "host_events", "is_split", "make")
@@ -83,9 +86,9 @@ class Plan:
         self.is_split = host != container
         self.host_events = self.container_events = 0
 
-    def fold(self) -> None:
+    def add_to(self, counts: Counter[Runner]) -> None:
+        """Add the events counted here to those of whom they went to."""
         for _, runner in self.host:
-            runner.events += self.host_events
+            counts[runner] += self.host_events
         for _, runner in self.container:
-            runner.events += self.container_events
-        self.host_events = self.container_events = 0
+            counts[runner] += self.container_events

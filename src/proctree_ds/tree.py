@@ -165,7 +165,7 @@ class ProcessTree:
             "gave_up_waiting": self._descent.given_up,
             "loss_windows": len(self.losses),
             "host_lives": self.host_lives,
-            **{f"fault_{name}": count for name, count in sorted(self.faults.items())},
+            **{f"fault_{name}": count for name, count in sorted(dict(self.faults).items())},
         }
 
     def process(self, entity: int) -> Process | None:

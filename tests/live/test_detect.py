@@ -79,7 +79,7 @@ def marked(number: int = 0) -> int:
     return process.pid
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_a_process_is_found_and_the_run_ends_with_its_summary(
     ending: signal.Signals, signatures: Path, tmp_path: Path
 ) -> None:
@@ -93,6 +93,7 @@ def test_a_process_is_found_and_the_run_ends_with_its_summary(
     assert {finding["data"]["by"] for finding in found} == {os.getpid()}
     for finding in found:
         assert finding["lineage"][1]["pid"] == os.getpid()
+        assert finding["process"]["user"] == "root"
     assert "20 findings" in errors
     assert "none lost" in errors
 

@@ -475,7 +475,11 @@ class Model:
         for since, named in self.later_parents(process):
             if since <= time:
                 parent = named
+        gone = set()
         while parent is not None and self.ended(parent) <= time:
+            if parent in gone:
+                return None  # they leave their children to each other
+            gone.add(parent)
             heir = self.heir(parent)
             if heir is None and self.is_init(parent):
                 return parent  # it waits for them to end, and nobody takes over

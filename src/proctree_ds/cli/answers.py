@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from proctree_ds.cli.history import History
     from proctree_ds.datasource import DataSource
     from proctree_ds.sinks.tree_view import Line
+    from proctree_ds.users import UserNames
 
 __all__ = ["Asked"]
 
@@ -26,12 +27,16 @@ _PIPE_WIDTH: Final = 1_000
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """A history, the instant asked about (epoch ns), and how to answer (None: as fits)."""
+    """A history, the instant asked about (epoch ns), and how to answer (None: as fits).
+
+    `users` has the names of the users where the history is of this machine and boot.
+    """
 
     history: History
     time: int
     output: str | None
     console: Console
+    users: UserNames | None = None
 
     # ------------------------------------------------------------------------------- finding
 
@@ -80,7 +85,15 @@ class Asked(msgspec.Struct, frozen=True):
 
         is_terminal = sys.stdout.isatty()
         color = is_terminal and "NO_COLOR" not in os.environ
-        _print(draw(lines, width=table_width(_PIPE_WIDTH), since=self.history.start, color=color))
+        _print(
+            draw(
+                lines,
+                width=table_width(_PIPE_WIDTH),
+                since=self.history.start,
+                color=color,
+                users=self.users,
+            )
+        )
 
     def show_list(self, infos: Sequence[ProcessInfo]) -> None:
         """Print processes, a line each, in JSON or with a heading."""
@@ -98,7 +111,7 @@ class Asked(msgspec.Struct, frozen=True):
             return
         from proctree_ds.sinks.process_view import facts
 
-        _print(facts(info, width=table_width(_PIPE_WIDTH)))
+        _print(facts(info, width=table_width(_PIPE_WIDTH), users=self.users))
 
     @property
     def _is_json(self) -> bool:
@@ -109,7 +122,8 @@ class Asked(msgspec.Struct, frozen=True):
 
         out = sys.stdout.buffer
         for info in infos:
-            out.write(encode(info.to_dict()))
+            plain = info.to_dict()
+            out.write(encode(plain if self.users is None else self.users.named(plain)))
         out.flush()
 
 

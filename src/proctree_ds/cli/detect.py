@@ -22,17 +22,22 @@ from proctree_ds.cli.options import (
     PROCESS_CACHE,
     THREAD_CACHE,
     TreeOptions,
+    account,
+    address,
     duration,
     size,
     tree_options,
     version,
 )
+from proctree_ds.cli.service import Service, ServiceOptions
 from proctree_ds.errors import ConfigurationError, ProctreeError
 
 if TYPE_CHECKING:
     from proctree_ds.pipeline import Pipeline, Sink, Trouble
     from proctree_ds.registry import Registry
+    from proctree_ds.report import Report
     from proctree_ds.sources import Source
+    from proctree_ds.tree import ProcessTree
 
 __all__ = ["main"]
 
@@ -109,6 +114,30 @@ _FILE_WIDTH: Final = 120
 @click.option(
     "--skip-bad-lines", is_flag=True, help="Count lines that cannot be read, instead of ending."
 )
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    callback=address,
+    help="Give figures at /metrics (Prometheus) and /health, over HTTP on this address.",
+)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How standard error is written: text, for reading, or json, an object a line.",
+)
+@click.option(
+    "--user",
+    metavar="NAME",
+    callback=account,
+    help="Go on as this user once the kernel's programs are attached.",
+)
+@click.option(
+    "--keep-privileges",
+    is_flag=True,
+    help="Keep capabilities that are not needed once the kernel's programs are attached.",
+)
 @click.option("--quiet", is_flag=True, help="Say nothing but findings and what went wrong.")
 @click.option(
     "--version",
@@ -131,6 +160,10 @@ def main(
     loader: str,
     ring_size: int | None,
     skip_bad_lines: bool,
+    metrics: tuple[str, int] | None,
+    log_format: str,
+    user: str | None,
+    keep_privileges: bool,
     quiet: bool,
 ) -> None:
     """Watch processes and tell what signatures find, live (the default) or in a replay.
@@ -140,13 +173,15 @@ def main(
     _refuse_what_is_not_there(options, loader, record, replay, ring_size)
     _refuse_what_cannot_be(replay, log_path)
     _refuse_what_the_source_lacks(kind, replay, options, ring_size)
-    console = Console(_COMMAND, quiet)
+    if user is not None and (keep_privileges or replay is not None):
+        raise click.UsageError("--user is for a live run that does not --keep-privileges")
+    console = Console(_COMMAND, quiet, log_format)
     try:
         registry = _load(directories, not no_builtin)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     for failure in registry.failures:
-        console.fail(f"not loaded: {failure}")
+        console.fail(f"not loaded: {failure}", path=failure.path, line=failure.line)
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
@@ -162,14 +197,40 @@ def main(
         source.close()
         console.fail(str(error))
         sys.exit(1)
-    sink, left_out = _sink(output)
-    pipeline = _assemble(registry, source, sink, log, options, duration_ns, replay, console)
+    tree = _tree(options)
+    sink, left_out = _sink(output, tree)
+    chosen = ServiceOptions(metrics, user, keep_privileges)
+    service = Service(chosen, console, registry, is_live=replay is None)
+    pipeline = _assemble(
+        registry, source, sink, log, options, tree, duration_ns, replay, console, service
+    )
+    try:
+        service.prepare(_rights(options, source) if replay is None else None, directories)
+    except ProctreeError as error:
+        source.close()
+        if log is not None:
+            log.close()
+        service.end()
+        console.fail(str(error))
+        sys.exit(1)
+    service.attend(pipeline)
     if replay is None:
         console.say(f"watching live with {len(registry.signatures)} signatures; Ctrl-C ends")
-    _watch(pipeline, console)
+    _watch(pipeline, console, service)
     for line in left_out():
         console.say(line)
+    console.close()
     sys.exit(1 if console.has_failed else 0)
+
+
+def _rights(options: TreeOptions, source: Source) -> set[str]:
+    """The capabilities that a live run goes on to need."""
+    from proctree_ds.service.privileges import WITHOUT_BPF, needed
+    from proctree_ds.sources.procfs_source import ProcfsSource
+
+    if isinstance(source, ProcfsSource):
+        return set(WITHOUT_BPF)
+    return needed(reads_procfs=not options.disable_procfs)
 
 
 def _refuse_what_is_not_there(
@@ -254,18 +315,27 @@ def _open_log(path: str | None) -> Any:
     return EventLogWriter(path)
 
 
-def _sink(output: str | None) -> tuple[Sink, Callable[[], Iterable[str]]]:
+def _tree(options: TreeOptions) -> ProcessTree:
+    from proctree_ds.tree import ProcessTree
+
+    return ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE))
+
+
+def _sink(output: str | None, tree: ProcessTree) -> tuple[Sink, Callable[[], Iterable[str]]]:
     """Where findings go, and who tells at the end what was left out there."""
+    from proctree_ds.users import UserNames
+
+    users = UserNames(lambda: tree.boot_id)
     if output == "table" or (output is None and sys.stdout.isatty()):
         from proctree_ds.cli.digest import Digest
         from proctree_ds.sinks.table import Table
 
         width = table_width(_FILE_WIDTH)
-        digest = Digest(Table(sys.stdout, width=width), width)
+        digest = Digest(Table(sys.stdout, width=width, users=users), width)
         return digest, digest.left_out
     from proctree_ds.sinks.jsonl import JsonLines
 
-    return JsonLines(sys.stdout.buffer), lambda: ()
+    return JsonLines(sys.stdout.buffer, users), lambda: ()
 
 
 def _assemble(
@@ -274,15 +344,17 @@ def _assemble(
     sink: Sink,
     log: Any,
     options: TreeOptions,
+    tree: ProcessTree,
     duration_ns: int | None,
     replay: str | None,
     console: Console,
+    service: Service,
 ) -> Pipeline:
     from proctree_ds.clock import boot_now
     from proctree_ds.pipeline import Pipeline
-    from proctree_ds.tree import ProcessTree
 
     def on_trouble(trouble: Trouble) -> None:
+        service.trouble(trouble.part)
         if trouble.part == "log":
             console.fail(
                 f"the event log ends here: {describe_error(trouble.error)}; detection goes on"
@@ -292,28 +364,38 @@ def _assemble(
         if not isinstance(trouble.error, BrokenPipeError):
             console.fail(f"findings cannot be written: {describe_error(trouble.error)}")
 
+    def on_report(report: Report) -> None:
+        tell = console.warn if report.kind in ("slow", "unwatched") else console.fail
+        tell(
+            str(report),
+            signature=report.signature_id,
+            kind=report.kind,
+            where=report.where,
+            count=report.count,
+        )
+
     return Pipeline(
         source,
         registry.signatures,
         [sink],
-        tree=ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE)),
+        tree=tree,
         feeds_tree=options.source != "none",
         log=log,
         duration_ns=duration_ns,
         clock=boot_now if replay is None else None,
-        on_report=lambda report: (
-            console.warn(str(report))
-            if report.kind in ("slow", "unwatched")
-            else console.fail(str(report))
-        ),
+        on_report=on_report,
         on_trouble=on_trouble,
-        on_fault=lambda fault: console.warn(str(fault)),
+        on_fault=lambda fault: console.warn(str(fault), fault=fault.kind),
+        on_batch=service.batch,
     )
 
 
-def _watch(pipeline: Pipeline, console: Console) -> None:
+def _watch(pipeline: Pipeline, console: Console, service: Service) -> None:
     def end(number: int, _frame: FrameType | None) -> None:
+        if number == signal.SIGHUP and not service.hang_up():
+            return
         signal.signal(number, signal.SIG_DFL)  # a second one ends at once
+        service.stopping()
         pipeline.stop()
 
     before = {
@@ -329,6 +411,7 @@ def _watch(pipeline: Pipeline, console: Console) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        service.end()
     console.summarise(pipeline.summary())
 
 

@@ -13,13 +13,15 @@ import click
 import msgspec
 
 from proctree_ds.clock import parse_duration
-from proctree_ds.errors import InvalidTime
+from proctree_ds.errors import ConfigurationError, InvalidTime, ServiceError
 
 __all__ = [
     "CACHE_LIMIT",
     "PROCESS_CACHE",
     "THREAD_CACHE",
     "TreeOptions",
+    "account",
+    "address",
     "duration",
     "entity",
     "size",
@@ -134,6 +136,31 @@ def entity(_: click.Context, __: click.Parameter, value: str | None) -> int | No
     if not 0 < number < 1 << 64:
         raise click.BadParameter(f"{value!r} is no entity id: it has 64 bits and is not 0")
     return number
+
+
+def address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Where to listen: `127.0.0.1:9464`, `[::1]:9464`."""
+    if value is None:
+        return None
+    from proctree_ds.service.endpoint import parse_address
+
+    try:
+        return parse_address(value)
+    except ConfigurationError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def account(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """The name of a user of this machine, who is not root."""
+    if value is None:
+        return None
+    from proctree_ds.service.privileges import require_user
+
+    try:
+        require_user(value)
+    except ServiceError as error:
+        raise click.BadParameter(str(error)) from None
+    return value
 
 
 def version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:

@@ -12,6 +12,7 @@ import click
 
 from proctree_ds.cli.answers import Asked
 from proctree_ds.cli.console import Console, abandon_output, describe_error
+from proctree_ds.cli.doctor import doctor
 from proctree_ds.cli.options import TreeOptions, entity, tree_options, version
 from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
 
@@ -96,6 +97,7 @@ def _asked(
     """What is asked, and how; what goes wrong on the way ends the command with a reason."""
     from proctree_ds.cli.history import read_history
     from proctree_ds.clock import parse_time
+    from proctree_ds.users import UserNames
 
     console = Console(_COMMAND)
     try:
@@ -108,7 +110,8 @@ def _asked(
         if history.end is None:
             raise DataNotFound(f"{source} holds no events: there is nothing to ask about")
         time = history.end if at is None else parse_time(at, start=history.start, now=history.end)
-        yield Asked(history, time, output, console)
+        users = UserNames(lambda: history.data_source.tree.boot_id)
+        yield Asked(history, time, output, console, users if users.are_known else None)
     except BrokenPipeError:
         abandon_output()
     except (ConfigurationError, InvalidTime) as error:
@@ -235,6 +238,8 @@ def schema(of: str) -> None:
         abandon_output()
         raise click.ClickException(describe_error(error)) from None
 
+
+main.add_command(doctor)
 
 if __name__ == "__main__":
     main()

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 import msgspec
 
 from proctree_ds.detection import Detection
+
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
 
 __all__ = ["JsonLines", "encode"]
 
@@ -43,14 +46,18 @@ def _escape(found: re.Match[bytes]) -> bytes:
 class JsonLines:
     """Writes findings to a binary file. An `OSError` means that it can take no more.
 
-    A line is written as a whole; `flush` hands over what was written since the last.
+    A line is written as a whole; `flush` hands over what was written since the last. With `users`,
+    processes have the name of their user as well, where there is one.
     """
 
-    def __init__(self, file: BinaryIO) -> None:
+    def __init__(self, file: BinaryIO, users: UserNames | None = None) -> None:
         self._file = file
+        self._users = users
 
     def write(self, detection: Detection) -> None:
         """Take one finding."""
+        if self._users is not None:
+            detection = _named(detection, self._users)
         rest = memoryview(encode(detection))
         while rest:  # a file without a buffer (PYTHONUNBUFFERED) takes what it can before a signal
             rest = rest[self._file.write(rest) :]
@@ -58,3 +65,12 @@ class JsonLines:
     def flush(self) -> None:
         """Hand the lines over."""
         self._file.flush()
+
+
+def _named(detection: Detection, users: UserNames) -> Detection:
+    process = detection.process
+    return msgspec.structs.replace(
+        detection,
+        process=None if process is None else users.named(process),
+        lineage=[users.named(ancestor) for ancestor in detection.lineage],
+    )

@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from proctree_ds.answers import ProcessInfo
 from proctree_ds.clock import format_time
 from proctree_ds.sinks.escape import visible
 
-__all__ = ["command_of", "cut", "facts", "length", "life_of", "listing", "name_of", "started"]
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
+
+__all__ = [
+    "command_of",
+    "cut",
+    "facts",
+    "length",
+    "life_of",
+    "listing",
+    "name_of",
+    "started",
+    "user_of",
+]
+
+_USERS: Final = frozenset({"uid", "euid", "suid", "login_uid"})
+"""Fields that say which user."""
 
 _SECOND: Final = 1_000_000_000
 _MINUTE: Final = 60 * _SECOND
@@ -44,12 +60,15 @@ def listing(infos: Sequence[ProcessInfo], *, width: int, since: int | None) -> I
         yield cut(line, width).rstrip()
 
 
-def facts(info: ProcessInfo, *, width: int) -> Iterator[str]:
+def facts(info: ProcessInfo, *, width: int, users: UserNames | None = None) -> Iterator[str]:
     """Every field of `info` that is known, on a line of at most `width` characters each."""
     known = {name: value for name, value in info.to_dict().items() if value is not None}
     column = max(map(len, known))
     for name, value in known.items():
-        yield cut(f"{name:<{column}}  {_fact(name, value)}", width)
+        text = _fact(name, value)
+        if users is not None and name in _USERS and (user := users.of(known, name)) is not None:
+            text += f" ({visible(user)})"
+        yield cut(f"{name:<{column}}  {text}", width)
 
 
 def _fact(name: str, value: Any) -> str:
@@ -76,6 +95,15 @@ def _item(value: Any) -> str:
 def name_of(info: ProcessInfo) -> str:
     """The command name, `?` where it is unknown."""
     return "?" if info.name is None else visible(info.name)
+
+
+def user_of(info: ProcessInfo, users: UserNames) -> str:
+    """The name of the effective user, else the uid, `?` where it is unknown."""
+    namespaces = info.namespaces
+    name = users.name(info.euid, None if namespaces is None else namespaces.user)
+    if name is not None:
+        return visible(name)
+    return "?" if info.euid is None else str(info.euid)
 
 
 def command_of(info: ProcessInfo) -> str:

@@ -7,7 +7,7 @@ rendered first and written at once, so that a file that takes no more raises a p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.console import Console
 from rich.panel import Panel
@@ -18,6 +18,9 @@ from rich.tree import Tree
 from proctree_ds.clock import format_time
 from proctree_ds.detection import Detection
 from proctree_ds.sinks.escape import visible
+
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
 
 __all__ = ["Table"]
 
@@ -39,11 +42,14 @@ class Table:
     """Writes findings to a text file or a terminal. An `OSError` means that it can take no more.
 
     `width` is in characters: by default the terminal's. Colours are used on a terminal, unless the
-    environment says NO_COLOR.
+    environment says NO_COLOR. With `users`, uids are shown with the names that they have there.
     """
 
-    def __init__(self, file: TextIO, *, width: int | None = None) -> None:
+    def __init__(
+        self, file: TextIO, *, width: int | None = None, users: UserNames | None = None
+    ) -> None:
         self._file = file
+        self._users = users
         if width is None and not file.isatty():
             width = _WIDTH_OF_A_FILE
         self._console = Console(file=file, width=width, highlight=False, emoji=False, markup=False)
@@ -51,7 +57,7 @@ class Table:
     def write(self, detection: Detection) -> None:
         """Take one finding."""
         with self._console.capture() as captured:
-            self._console.print(_panel(detection))
+            self._console.print(_panel(detection, self._users))
         text = captured.get()
         encoding = self._file.encoding or "utf-8"
         self._file.write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -61,7 +67,7 @@ class Table:
         self._file.flush()
 
 
-def _panel(detection: Detection) -> Panel:
+def _panel(detection: Detection, users: UserNames | None) -> Panel:
     about = detection.signature
     grid = Grid.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
@@ -71,7 +77,7 @@ def _panel(detection: Detection) -> Panel:
     grid.add_row("signature", Text(visible(f"{about.id} {about.version}  {known}".rstrip())))
     grid.add_row("event", Text(_event(detection.event)))
     if detection.lineage:
-        grid.add_row("lineage", _lineage(detection.lineage))
+        grid.add_row("lineage", _lineage(detection.lineage, users))
     for name, value in detection.data.items():
         grid.add_row(Text(_cut(visible(name))), Text(_cut(_value(value))))
     title = Text(about.severity.upper(), style=_STYLES[about.severity])
@@ -87,19 +93,19 @@ def _event(event: Mapping[str, Any]) -> str:
     return "  ".join(words)
 
 
-def _lineage(lineage: Sequence[Mapping[str, Any]]) -> Tree:
+def _lineage(lineage: Sequence[Mapping[str, Any]], users: UserNames | None) -> Tree:
     """The ancestors, the first one on top, each one indented below the one that made it."""
     shown = list(lineage[: _ANCESTORS + 1])[::-1]
     left_out = len(lineage) - len(shown)
     above = [Text(f"... {left_out} more above")] if left_out else []
-    rows = iter([*above, *map(_process, shown)])
+    rows = iter([*above, *(_process(info, users) for info in shown)])
     root = branch = Tree(next(rows), guide_style="dim")
     for row in rows:
         branch = branch.add(row)
     return root
 
 
-def _process(info: Mapping[str, Any]) -> Text:
+def _process(info: Mapping[str, Any], users: UserNames | None) -> Text:
     name = info.get("name")
     row = Text(f"{info.get('pid')} ", style="dim")
     row.append("?" if name is None else visible(name), style="bold")
@@ -110,7 +116,9 @@ def _process(info: Mapping[str, Any]) -> Text:
     elif binary.get("path"):
         row.append(f"  {_cut(visible(binary['path']))}", style="default")
     if info.get("uid") is not None:
-        row.append(f"  uid {info['uid']}", style="dim")
+        user = None if users is None else users.of(info)
+        known = "" if user is None else f" ({visible(user)})"
+        row.append(f"  uid {info['uid']}{known}", style="dim")
     return row
 
 

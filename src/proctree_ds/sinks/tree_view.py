@@ -11,18 +11,23 @@ of any depth costs a stack of Python objects, not of calls.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from proctree_ds.answers import ProcessInfo
-from proctree_ds.sinks.process_view import command_of, cut, life_of, name_of, started
+from proctree_ds.sinks.process_view import command_of, cut, life_of, name_of, started, user_of
+
+if TYPE_CHECKING:
+    from proctree_ds.users import UserNames
 
 __all__ = ["DEPTH_SHOWN", "Line", "chain", "descendants", "draw"]
 
 DEPTH_SHOWN: Final = 24
 """Levels that are indented at most. What is deeper stands at the last of them, with its depth."""
 
+_USER_WIDTH: Final = 16
+"""Characters of a user's name at most."""
 _LEVEL: Final = "   "
 _DIM: Final = "\x1b[2m"
 _BOLD: Final = "\x1b[1m"
@@ -68,15 +73,29 @@ def descendants(
 
 
 def draw(
-    lines: Sequence[Line], *, width: int, since: int | None, color: bool = False
+    lines: Sequence[Line],
+    *,
+    width: int,
+    since: int | None,
+    color: bool = False,
+    users: UserNames | None = None,
 ) -> Iterator[str]:
-    """The lines as text of at most `width` characters; times count from `since` (epoch ns)."""
+    """The lines as text of at most `width` characters; times count from `since` (epoch ns).
+
+    With `users`, there is a column of the effective users, by name where they have one.
+    """
     rows = [(str(line.info.pid), started(line.info, since), life_of(line.info)) for line in lines]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    facts_width = sum(widths) + 6
+    owners = (
+        [] if users is None else [cut(user_of(line.info, users), _USER_WIDTH) for line in lines]
+    )
+    owner_width = max(map(len, owners), default=0)
+    facts_width = sum(widths) + 6 + (owner_width + 2 if owners else 0)
     levels = max(1, min(DEPTH_SHOWN, (width - facts_width) // 2 // len(_LEVEL)))
-    for line, (pid, time, life) in zip(lines, rows, strict=True):
+    for index, (line, (pid, time, life)) in enumerate(zip(lines, rows, strict=True)):
         facts = f"{pid:>{widths[0]}}  {time:>{widths[1]}}  {life:<{widths[2]}}  "
+        if owners:
+            facts += f"{owners[index]:<{owner_width}}  "
         stem = _stem(line, levels)
         room = width - facts_width - len(stem)
         name = cut(name_of(line.info), max(1, room))

@@ -24,8 +24,8 @@ from .reasons import Reasons
 from .rows import boot_clock, followed_hierarchy, sweep, zombies
 from .witness import Witness
 
-PROCESS_CACHE: Final = 65_536
-THREAD_CACHE: Final = 131_072
+PROCESS_CACHE: Final = 262_144
+THREAD_CACHE: Final = 524_288
 RING_BYTES: Final = 64 << 20
 """Enough for what happens between two looks, even where this program gets little of the CPU."""
 
