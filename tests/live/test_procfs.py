@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -344,7 +345,13 @@ NOBODY = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
 def test_findings_without_bpf(
     through: list[str], options: list[str], said: str, signatures: Path
 ) -> None:
-    command_line = command("proctree-detect", "--no-builtin", "--signatures", signatures, *options)
+    logs = signatures.parent / "logs"
+    logs.mkdir()
+    logs.chmod(0o777)
+    log = logs / "log.jsonl"
+    command_line = command(
+        "proctree-detect", "--no-builtin", "--signatures", signatures, "--write-log", log, *options
+    )
     with subprocess.Popen(
         [*through, *command_line],
         stdout=subprocess.PIPE,
@@ -356,7 +363,10 @@ def test_findings_without_bpf(
         try:
             costs = process.stderr.readline().decode()
             assert said in costs
-            assert b"watching live" in process.stderr.readline()
+            while b"watching live" not in (line := process.stderr.readline()):
+                assert line
+            while not log.exists() or not log.stat().st_size:  # then the first picture is taken
+                time.sleep(0.01)
             mark = ["/bin/sh", "-c", "read go", str(signatures.parent)]
             with subprocess.Popen(mark, stdin=subprocess.PIPE) as marked:
                 found = json.loads(process.stdout.readline())
