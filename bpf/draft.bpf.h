@@ -24,6 +24,7 @@ struct draft {
 			enum pt_file_flag file_flag;
 			enum pt_directories_flag directories_flag;
 			enum pt_hierarchy hierarchy;
+			enum pt_rings rings;
 		} numbers;
 	};
 	char data[DATA_BYTES];

@@ -13,7 +13,10 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Lifecycle events have this ring to themselves. Its size is set before loading. */
+/*
+ * Lifecycle events have this ring to themselves, unless the configuration says otherwise. Its size
+ * is set before loading.
+ */
 RING(events, 8 << 20);
 
 /* Changes have another, so that a flood of them leaves lifecycle events alone. */
@@ -51,6 +54,38 @@ static __always_inline void count_lost(__u32 kind)
 
 	if (count)
 		__sync_fetch_and_add(count, 1);
+}
+
+/* Room for a lifecycle event in the first ring that gets them, or else in the other. */
+static __always_inline void *reserve(__u64 size)
+{
+	void *record = 0;
+
+	if (config->rings & PT_RING_EVENTS)
+		record = bpf_ringbuf_reserve(MAP(events), size, 0);
+	if (!record && config->rings & PT_RING_CHANGES)
+		record = bpf_ringbuf_reserve(MAP(changes), size, 0);
+	return record;
+}
+
+static __always_inline void submit(void *record, __u64 size)
+{
+	/* The copy first: whoever has read the one finds the other. */
+	if (config->rings == (PT_RING_EVENTS | PT_RING_CHANGES))
+		bpf_ringbuf_output(MAP(changes), record, size, 0);
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* The same for a record that has been put together elsewhere. Returns whether a ring has it. */
+static __always_inline bool output(void *record, __u64 size)
+{
+	bool kept = 0;
+
+	if (config->rings & PT_RING_CHANGES)
+		kept = !bpf_ringbuf_output(MAP(changes), record, size, 0);
+	if (config->rings & PT_RING_EVENTS && !bpf_ringbuf_output(MAP(events), record, size, 0))
+		kept = 1;
+	return kept;
 }
 
 static __always_inline void put_header(struct pt_header *out, __u16 kind, __u64 now)
@@ -256,7 +291,7 @@ int BPF_PROG(on_fork, struct task_struct *child)
 	/* What the creator is like now, it was when the call began: the child is born of that. */
 	if (!is_told(creator, born) || LOAD(creator, group_leader) != creator)
 		catch_up_both(creator, LOAD(child, start_boottime) - 1, 1);
-	fork = bpf_ringbuf_reserve(MAP(events), sizeof(*fork), 0);
+	fork = reserve(sizeof(*fork));
 	if (!fork) {
 		count_lost(PT_FORK);
 		return 0;
@@ -266,7 +301,7 @@ int BPF_PROG(on_fork, struct task_struct *child)
 	put_task(&fork->creator, creator);
 	LOAD_BYTES(fork->comm, child, comm);
 	put_context(&fork->context, child, cgroup_id);
-	bpf_ringbuf_submit(fork, 0);
+	submit(fork, sizeof(*fork));
 	remember(child, born);
 	return 0;
 }
@@ -279,7 +314,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct pt_exit *exit;
 
 	catch_up(task, now - 1, 1);
-	exit = bpf_ringbuf_reserve(MAP(events), sizeof(*exit), 0);
+	exit = reserve(sizeof(*exit));
 	if (!exit) {
 		count_lost(PT_EXIT);
 		return 0;
@@ -300,7 +335,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		exit->status = LOAD(task, exit_code);
 		__builtin_memset(&exit->reaper, 0, sizeof(exit->reaper));
 	}
-	bpf_ringbuf_submit(exit, 0);
+	submit(exit, sizeof(*exit));
 	return 0;
 }
 
@@ -338,8 +373,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	append_argv(draft, task, mm, 0);
 	append_env(draft, slot, task, mm, 0);
 	size = draft->used;
-	if (size > DATA_BYTES ||
-	    bpf_ringbuf_output(MAP(events), draft, sizeof(draft->exec) + size, 0))
+	if (size > DATA_BYTES || !output(draft, sizeof(draft->exec) + size))
 		count_lost(PT_EXEC);
 	else
 		remember(task, told);

@@ -19,6 +19,8 @@ import click
 
 from proctree_ds.cli.console import Console, abandon_output, describe_error, table_width
 from proctree_ds.cli.options import (
+    PROCESS_CACHE,
+    THREAD_CACHE,
     TreeOptions,
     account,
     address,
@@ -59,6 +61,15 @@ _FILE_WIDTH: Final = 120
     help="Read an event log (.jsonl, .gz, .zst; - for standard input) instead of the kernel.",
 )
 @click.option(
+    "--source",
+    "kind",
+    type=click.Choice(["auto", "ebpf", "procfs"]),
+    default="auto",
+    show_default=True,
+    help="Where live events come from: kernel programs, or netlink and /proc, which needs no BPF"
+    " and sees less; auto takes the first that the machine allows.",
+)
+@click.option(
     "--write-log",
     "log_path",
     metavar="FILE",
@@ -84,8 +95,8 @@ _FILE_WIDTH: Final = 120
     metavar="OPTION,...",
     multiple=True,
     callback=tree_options,
-    help="The tree: source=signals|none, process-cache=N, thread-cache=N, disable-procfs,"
-    " disable-procfs-query, follow-changes; separated by commas, or repeated.",
+    help="The tree: source=signals|events|both|none, process-cache=N, thread-cache=N,"
+    " disable-procfs, disable-procfs-query, follow-changes; separated by commas, or repeated.",
 )
 @click.option(
     "--loader",
@@ -153,6 +164,7 @@ def main(
     directories: tuple[str, ...],
     no_builtin: bool,
     replay: str | None,
+    kind: str,
     log_path: str | None,
     record: str | None,
     duration_ns: int | None,
@@ -176,8 +188,7 @@ def main(
     _refuse_what_is_not_there(options, loader, record, replay, ring_size)
     _refuse_what_cannot_be(replay, log_path)
     pins = pin_directory if pin else None
-    if pins is not None and replay is not None:
-        raise click.UsageError("--pin is the kernel's: it means nothing with --replay")
+    _refuse_what_the_source_lacks(kind, replay, options, ring_size, loader, pins)
     if user is not None and (keep_privileges or replay is not None):
         raise click.UsageError("--user is for a live run that does not --keep-privileges")
     console = Console(_COMMAND, quiet, log_format)
@@ -190,7 +201,7 @@ def main(
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
-        source = _open(replay, ring_size, loader, pins, options, skip_bad_lines, console)
+        source = _open(replay, kind, ring_size, loader, pins, options, skip_bad_lines, console)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ProctreeError as error:
@@ -210,7 +221,7 @@ def main(
         registry, source, sink, log, options, tree, duration_ns, replay, console, service, pins
     )
     try:
-        service.prepare(_rights(options) if replay is None else None, directories)
+        service.prepare(_rights(options, source) if replay is None else None, directories)
     except ProctreeError as error:
         source.close()
         if log is not None:
@@ -233,10 +244,13 @@ def main(
     sys.exit(1 if console.has_failed else 0)
 
 
-def _rights(options: TreeOptions) -> set[str]:
+def _rights(options: TreeOptions, source: Source) -> set[str]:
     """The capabilities that a live run goes on to need."""
-    from proctree_ds.service.privileges import needed
+    from proctree_ds.service.privileges import WITHOUT_BPF, needed
+    from proctree_ds.sources.procfs_source import ProcfsSource
 
+    if isinstance(source, ProcfsSource):
+        return set(WITHOUT_BPF)
     return needed(reads_procfs=not options.disable_procfs)
 
 
@@ -253,15 +267,14 @@ def _refuse_what_is_not_there(
         )
     if loader != "auto" and replay is not None:
         raise click.UsageError("--loader is the kernel's: it means nothing with --replay")
-    if options.source in ("events", "both"):
-        raise click.UsageError(
-            f"--proctree source={options.source} is not there yet: there is one ring so far;"
-            " use source=signals"
-        )
     if ring_size is not None and replay is not None:
         raise click.UsageError("--ring-size is the kernel's: it means nothing with --replay")
     if options.follow_changes and replay is not None:
         raise click.UsageError("follow-changes is the kernel's: it means nothing with --replay")
+    if options.source in ("events", "both") and replay is not None:
+        raise click.UsageError(
+            f"source={options.source} names rings of the kernel: it means nothing with --replay"
+        )
 
 
 def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
@@ -273,6 +286,36 @@ def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
                 raise click.UsageError(f"--write-log would overwrite what --replay reads: {replay}")
 
 
+def _refuse_what_the_source_lacks(
+    kind: str,
+    replay: str | None,
+    options: TreeOptions,
+    ring_size: int | None,
+    loader: str,
+    pins: str | None,
+) -> None:
+    if kind != "auto" and replay is not None:
+        raise click.UsageError("--source is for live events: it means nothing with --replay")
+    if pins is not None and replay is not None:
+        raise click.UsageError("--pin is the kernel's: it means nothing with --replay")
+    if kind != "procfs":
+        return
+    if pins is not None or loader != "auto":
+        raise click.UsageError(
+            "--pin and --loader are for the kernel programs: use --source ebpf, or leave them out"
+        )
+    if ring_size is not None:
+        raise click.UsageError("--ring-size is the kernel programs': --source procfs has no ring")
+    if options.follow_changes:
+        raise click.UsageError("follow-changes needs the kernel programs: use --source ebpf")
+    if options.source in ("events", "both"):
+        raise click.UsageError(
+            f"source={options.source} names rings of the kernel programs: use --source ebpf"
+        )
+    if options.disable_procfs or options.disable_procfs_query:
+        raise click.UsageError("--source procfs looks at /proc all the time: allow it that")
+
+
 def _load(directories: Sequence[str], builtin: bool) -> Registry:
     from proctree_ds.registry import load_signatures
 
@@ -281,6 +324,7 @@ def _load(directories: Sequence[str], builtin: bool) -> Registry:
 
 def _open(
     replay: str | None,
+    kind: str,
     ring_size: int | None,
     loader: str,
     pins: str | None,
@@ -288,10 +332,10 @@ def _open(
     skip_bad_lines: bool,
     console: Console,
 ) -> Source:
-    from proctree_ds.cli.sources import open_live, open_replay
+    from proctree_ds.cli.sources import open_replay, open_watch
 
     if replay is None:
-        return open_live(options, ring_size, loader, pins)
+        return open_watch(kind, options, ring_size, console.warn, loader, pins)
     return open_replay(
         replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )
@@ -308,7 +352,7 @@ def _open_log(path: str | None) -> Any:
 def _tree(options: TreeOptions) -> ProcessTree:
     from proctree_ds.tree import ProcessTree
 
-    return ProcessTree(options.process_cache or 16_384, options.thread_cache or 32_768)
+    return ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE))
 
 
 def _sink(output: str | None, tree: ProcessTree) -> tuple[Sink, Callable[[], Iterable[str]]]:

@@ -73,7 +73,7 @@ def read_history(
 
     Raises `ProctreeError` where it cannot be read.
     """
-    tree = ProcessTree(options.process_cache or PROCESS_CACHE, options.thread_cache or THREAD_CACHE)
+    tree = ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE))
     is_live = source == "live"
     reader = (
         open_live(options)

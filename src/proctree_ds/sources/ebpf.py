@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from proctree_ds.clock import boot_now, measure_boot_time
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
@@ -33,6 +33,7 @@ from proctree_ds.sources.procfs import pictures_missing_from, with_arguments
 from proctree_ds.sources.programs import KernelPrograms, fingerprint, unavailable
 from proctree_ds.sources.resumption import Notes, PinnedPrograms, Resumption
 from proctree_ds.sources.ringbuf import Ring
+from proctree_ds.sources.twins import Twins
 from proctree_ds.wire import Decoder
 from proctree_ds.wire_layout import KIND_NAMES
 
@@ -43,6 +44,7 @@ __all__ = [
     "DEFAULT_RING_BYTES",
     "REPAIR_SECONDS",
     "EbpfSource",
+    "Feed",
 ]
 
 DEFAULT_RING_BYTES: Final = 8 << 20
@@ -106,6 +108,14 @@ _READ_BYTES: Final = 1 << 20
 _HOST_PID_NAMESPACE: Final = 0xEFFFFFFC
 """The inode of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h, 6.18)."""
 
+Feed = Literal["signals", "events", "both"]
+_FEEDS: Final[dict[Feed, tuple[str, ...]]] = {
+    "signals": ("events",),
+    "events": ("changes",),
+    "both": ("events", "changes"),
+}
+"""The rings that get lifecycle events."""
+
 _time_of = attrgetter("time")
 
 _Settings = tuple[int, int, tuple[str, ...], bool, str | os.PathLike[str] | None]
@@ -123,7 +133,9 @@ class EbpfSource:
     are told when they happen; others with the next event of the task, or at once with
     `follow_changes`, which costs every system call of the machine a little. `loader` is what
     loads the kernel programs: libbpf the object at `object_path`, bcc what it compiles itself,
-    auto whichever can.
+    auto whichever can. `feed` says which ring lifecycle events come by: their own (`signals`), that
+    of the other events (`events`), or `both`, and then each event is handed out once, from
+    whichever has it.
     With `pin_directory`, on a BPF file system, the programs go on writing after the source was
     closed or killed, and the next source with that directory goes on reading; a batch counts as
     read once the next one is asked for. Raises `ConfigurationError` for other values and
@@ -142,6 +154,7 @@ class EbpfSource:
         changes_ring_bytes: int = CHANGES_RING_BYTES,
         loader: str = "auto",
         pin_directory: str | os.PathLike[str] | None = None,
+        feed: Feed = "signals",
     ) -> None:
         for size in (ring_bytes, changes_ring_bytes):
             if size < mmap.PAGESIZE or size & (size - 1) or size > 1 << 30:
@@ -174,15 +187,22 @@ class EbpfSource:
         self._repair_not_before = 0
         self._closed = False
         self._stopping = False
+        self._twins = Twins() if feed == "both" else None
+        sizes = {"events": ring_bytes, "changes": changes_ring_bytes}
+        if feed != "signals":
+            sizes["changes"] = ring_bytes
+        main, other = ("changes", "events") if feed == "events" else ("events", "changes")
         settings: _Settings = (
-            ring_bytes,
-            changes_ring_bytes,
+            sizes["events"],
+            sizes["changes"],
             self._names,
             follow_changes,
             object_path,
         )
         if pin_directory is not None and loader == "bcc":
             raise ConfigurationError("what BCC loads cannot be pinned: use libbpf")
+        if pin_directory is not None and feed != "signals":
+            raise ConfigurationError("what is pinned has a ring for signals: use source=signals")
         self._resumption = _resume(pin_directory, settings, batch)
         self._told_until = 0
         if self._resumption is not None:
@@ -192,13 +212,11 @@ class EbpfSource:
         self._programs: KernelPrograms | PinnedPrograms = (
             self._resumption.programs
             if self._resumption
-            else KernelPrograms(*settings, loader=loader)
+            else KernelPrograms(*settings, loader=loader, rings=_FEEDS[feed])
         )
         try:
-            self._ring: Ring[Event] = Ring(self._programs.map_fd("events"), ring_bytes, batch)
-            self._changes: Ring[Event] = Ring(
-                self._programs.map_fd("changes"), changes_ring_bytes, batch
-            )
+            self._ring: Ring[Event] = Ring(self._programs.map_fd(main), sizes[main], batch)
+            self._changes: Ring[Event] = Ring(self._programs.map_fd(other), sizes[other], batch)
             self._lost_map = mmap.mmap(
                 self._programs.map_fd("lost"), mmap.PAGESIZE, prot=mmap.PROT_READ
             )
@@ -275,8 +293,9 @@ class EbpfSource:
             if self._ring.is_empty and self._changes.is_empty:
                 break
         if self._early:
-            self._events.update(map(type, self._early))
-            yield self._early
+            last = self._early if self._twins is None else self._twins.without(self._early)
+            self._events.update(map(type, last))
+            yield last
         self._held.clear()
         self._handled()
         self._ring.rest()
@@ -313,6 +332,8 @@ class EbpfSource:
             if early:
                 events += self._due(max(map(_time_of, events)) if events else now)
             events.sort(key=_time_of)
+            if self._twins is not None:
+                events = self._twins.without(events)
             self._events.update(map(type, events))
             events += self._losses()
             if events:

@@ -61,16 +61,18 @@ _PINNED_MAPS: Final = ("events", "changes", "lost", "cgroups_sent", "cgroup_path
 
 _MAX_NAMES: Final = 16
 _NAME_BYTES: Final = 32
-_config: Final = Struct("=IIQ8s")
+_config: Final = Struct("=IIQ8sI4x")
 """The head of struct pt_config; the names follow, each as 32 bytes and 32 bytes of mask."""
 _SECRET: Final = slice(16, 24)
+_RINGS: Final = {"events": 1, "changes": 2}
 _HIERARCHIES: Final = ((0, ""), (1, "memory"), (2, "pids"))
 
 
 class KernelPrograms:
     """The programs of bpf/, loaded with rings of these sizes, and attached by `attach()`.
 
-    `loader` is one of `LOADERS`. Raises `ConfigurationError` for names that cannot be kept and
+    `loader` is one of `LOADERS`; `rings` names those that get lifecycle events, "events" and
+    "changes", one or both. Raises `ConfigurationError` for names that cannot be kept and
     `SourceUnavailable` where the machine does not allow it.
     """
 
@@ -82,11 +84,12 @@ class KernelPrograms:
         follows_calls: bool,
         object_path: str | os.PathLike[str] | None = None,
         loader: str = "auto",
+        rings: Sequence[str] = ("events",),
     ) -> None:
         if loader not in LOADERS:
             raise ConfigurationError(f"{loader!r} is no loader: give one of {', '.join(LOADERS)}")
         self._sizes = {"events": events_bytes, "changes": changes_bytes}
-        self._constants = _config_bytes(_hierarchy(), env_names)
+        self._constants = _config_bytes(_hierarchy(), env_names, rings)
         self._follows_calls = follows_calls
         self._attached: list[str] = []
         self.reads_arguments = True
@@ -212,7 +215,7 @@ def fingerprint(
 
     Raises what `KernelPrograms` raises for these arguments.
     """
-    constants = _config_bytes(_hierarchy(), env_names)
+    constants = _config_bytes(_hierarchy(), env_names, ("events",))
     settings = (events_bytes, changes_bytes, follows_calls, constants[: _SECRET.start])
     digest = sha256(repr((settings, constants[_SECRET.stop :])).encode())
     with suppress(OSError):  # whoever loads it next says what is wrong
@@ -258,7 +261,7 @@ def _is_missing(path: Path) -> bool:
         return False  # whoever may not look will be told so by the loader
 
 
-def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
+def _config_bytes(hierarchy: int, names: Sequence[str], rings: Sequence[str]) -> bytes:
     """struct pt_config of bpf/proctree.h."""
     if len(names) > _MAX_NAMES:
         raise ConfigurationError(f"{len(names)} environment variables: at most {_MAX_NAMES}")
@@ -274,7 +277,9 @@ def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
         letters |= 1 << (raw[0] + 5 * raw[1]) % 64
         parts.append(raw.ljust(_NAME_BYTES, b"\0"))
         parts.append((b"\xff" * len(raw)).ljust(_NAME_BYTES, b"\0"))
-    return _config.pack(hierarchy, len(names), letters, os.urandom(8)) + b"".join(parts)
+    wanted = sum(_RINGS[ring] for ring in rings)
+    head = _config.pack(hierarchy, len(names), letters, os.urandom(8), wanted)
+    return head + b"".join(parts)
 
 
 def _hierarchy() -> int:
