@@ -42,6 +42,7 @@ __all__ = [
     "DEFAULT_BATCH",
     "DEFAULT_ENV_NAMES",
     "DEFAULT_RING_BYTES",
+    "PICTURE_SECONDS",
     "REPAIR_SECONDS",
     "EbpfSource",
     "Feed",
@@ -52,6 +53,8 @@ CHANGES_RING_BYTES: Final = 1 << 20
 """The ring of changes: some ten thousand of them."""
 DEFAULT_BATCH: Final = 2048
 """The most records that one batch is made of, changes apart."""
+PICTURE_SECONDS: Final = 600.0
+"""A picture is taken at least this often, whatever went wrong without anybody counting it."""
 REPAIR_SECONDS: Final = 1.0
 """The shortest time between two pictures that repair a loss."""
 
@@ -135,7 +138,7 @@ class EbpfSource:
     loads the kernel programs: libbpf the object at `object_path`, bcc what it compiles itself,
     auto whichever can. `feed` says which ring lifecycle events come by: their own (`signals`), that
     of the other events (`events`), or `both`, and then each event is handed out once, from
-    whichever has it.
+    whichever has it. A picture is taken every `picture_seconds`, and after a loss.
     With `pin_directory`, on a BPF file system, the programs go on writing after the source was
     closed or killed, and the next source with that directory goes on reading; a batch counts as
     read once the next one is asked for. Raises `ConfigurationError` for other values and
@@ -155,6 +158,7 @@ class EbpfSource:
         loader: str = "auto",
         pin_directory: str | os.PathLike[str] | None = None,
         feed: Feed = "signals",
+        picture_seconds: float = PICTURE_SECONDS,
     ) -> None:
         for size in (ring_bytes, changes_ring_bytes):
             if size < mmap.PAGESIZE or size & (size - 1) or size > 1 << 30:
@@ -181,6 +185,9 @@ class EbpfSource:
         self._misses = 0
         self._misses_checked = 0
         self._lost_seen = 0
+        self._picture_ns = int(picture_seconds * 1e9)
+        self._picture_due = boot_now() + self._picture_ns
+        self._pictures = 0
         self._repairs = 0
         self._failed_repairs = 0
         self._repair_wanted = False
@@ -412,9 +419,10 @@ class EbpfSource:
         return b"".join(chunks)
 
     def _repair(self) -> list[Event]:
-        """A picture, if events were lost since the last one; else nothing."""
+        """A picture, if events were lost since the last one or it was long ago; else nothing."""
         now = boot_now()
-        if not self._repair_wanted or now < self._repair_not_before:
+        wanted = self._repair_wanted or now >= self._picture_due
+        if not wanted or now < self._repair_not_before:
             return []
         picture: list[Event] = []
         try:
@@ -422,9 +430,11 @@ class EbpfSource:
         except OSError:  # no descriptor is left, for one: later there may be
             self._failed_repairs += 1
         else:
-            self._repairs += 1
+            self._repairs += self._repair_wanted
+            self._pictures += not self._repair_wanted
             self._repair_wanted = False
         done = boot_now()
+        self._picture_due = done + self._picture_ns
         rest = max(int(REPAIR_SECONDS * 1e9), _REPAIR_SHARE * (done - now))
         self._repair_not_before = done + rest
         return picture
@@ -478,7 +488,8 @@ class EbpfSource:
             self._programs.close()
 
     def counters(self) -> Mapping[str, int]:
-        """Events by kind, `lost_*` by kind and cause, repairs, `truncated_*`, `malformed`.
+        """Events by kind, `lost_*` by kind and cause, pictures that nothing lost had asked for,
+        repairs, `truncated_*`, `malformed`.
 
         `lost_skipped` counts program runs that the kernel skipped, as it does when one is already
         running on the same CPU. Where programs are pinned, `lost_*` count from when they were.
@@ -489,6 +500,7 @@ class EbpfSource:
         for kind, name in KIND_NAMES.items():
             counters[f"lost_{name}"] = self._lost[kind]
         counters["lost_skipped"] = self._misses
+        counters["pictures"] = self._pictures
         counters["repairs"] = self._repairs
         counters["failed_repairs"] = self._failed_repairs
         for name, count in self._decoder.truncated.items():
