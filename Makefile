@@ -6,13 +6,14 @@ export PROCTREE_LIVE ?= auto
 VENV := .venv/bin
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-demo setup-test build demo test lint bench clean
+.PHONY: help setup setup-demo setup-test setup-bench build demo test lint bench bench-live clean
 
 help:
 	@echo "make demo    watch processes of this machine, or replay a bundled intrusion"
 	@echo "make test    lint, type checks, layers, and all tests"
 	@echo "make lint    the checks without the tests"
-	@echo "make bench   measure; results as in benchmarks/"
+	@echo "make bench   measure everything; results as in benchmarks/results/"
+	@echo "make bench-live   what being watched costs: us, auditd, bpftrace, forkstat; half an hour"
 	@echo "make build   compile the kernel programs into the package"
 	@echo "make setup   install what all of these need: .venv here, and system packages by apt"
 	@echo "make clean   remove what was built, and .venv"
@@ -27,6 +28,9 @@ setup-demo:
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-bench:
+	@scripts/setup.sh bench
 
 # bpf/Makefile knows by itself whether there is anything to compile.
 build:
@@ -57,6 +61,10 @@ lint: setup-test
 bench: setup-test
 	@$(MAKE) build
 	@$(VENV)/python -m benchmarks
+
+bench-live: setup-bench
+	@$(MAKE) build
+	@$(VENV)/python -m benchmarks cost ladder loop storm soak
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

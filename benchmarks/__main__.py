@@ -13,7 +13,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import attacks, histories, live, memory, queries, stream, truth
+from benchmarks import (
+    attacks,
+    cost,
+    histories,
+    live,
+    memory,
+    queries,
+    restarts,
+    stream,
+    truth,
+)
 from benchmarks.timing import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -26,10 +36,14 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "histories": histories.random_histories,
     "truth": truth.live,
     "truth-followed": truth.followed,
+    "cost": cost.cost,
+    "ladder": cost.ladder,
+    "soak": cost.soak,
     "loop": live.loop,
     "storm": live.storm,
     "follow": live.follow,
     "first-event": live.first_event,
+    "restarts": restarts.restarts,
 }
 RESULTS = Path(__file__).parent / "results"
 

@@ -21,7 +21,7 @@ from benchmarks.timing import Figure
 
 PAIRS = 12
 LIVES = 3_000
-STORM_SECONDS = 20
+STORM_SECONDS = 60
 CALL_ROUNDS = 5
 _DETECT = [sys.executable, "-m", "proctree_ds.cli.detect", "--output", "json"]
 

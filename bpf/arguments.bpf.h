@@ -10,7 +10,7 @@
 static __always_inline void append_script(struct draft *draft, struct linux_binprm *bprm)
 {
 	const char *filename = LOAD(bprm, filename);
-	__u32 used = draft->used;
+	CHECKED(used, draft->used);
 	long size;
 
 	draft->exec.script_length = 0;
@@ -38,7 +38,7 @@ static __always_inline void append_argv(struct draft *draft, struct task_struct 
 					struct mm_struct *mm, bool may_sleep)
 {
 	__u64 start = LOAD(mm, arg_start), size = LOAD(mm, arg_end) - start;
-	__u32 used = draft->used;
+	CHECKED(used, draft->used);
 
 	draft->exec.argv_length = 0;
 	if (used > PT_PATHS_BYTES)
@@ -55,17 +55,18 @@ static __always_inline void append_argv(struct draft *draft, struct task_struct 
 }
 
 /* Appends the variable at `position` if its name is one of the selected. */
-__noinline int take_variable(__u32 position, __u32 slot)
+GLOBAL_FUNCTION(int, take_variable, (__u32 position, __u32 slot))
 {
 	struct draft *draft = draft_of(slot);
 	const __u64 *word;
+	CHECKED(place, position);
 
-	if (!draft || position > PT_ENV_SCAN_BYTES)
+	if (!draft || place > PT_ENV_SCAN_BYTES)
 		return 0;
-	word = (const void *)&draft->env[position];
-	for (__u32 i = 0; i < PT_ENV_NAMES && i < config.env_name_count; i++) {
-		const volatile struct pt_variable *name = &config.env_names[i];
-		__u32 used = draft->used;
+	word = (const void *)&draft->env[place];
+	for (__u32 i = 0; i < PT_ENV_NAMES && i < config->env_name_count; i++) {
+		const volatile struct pt_variable *name = &config->env_names[i];
+		CHECKED(used, draft->used);
 		long size;
 
 		if ((word[0] & name->mask[0]) != name->word[0] ||
@@ -98,7 +99,7 @@ static __always_inline __u32 bytes_to_next(__u64 nuls)
 }
 
 /* The variables that begin inside the word at `position`, after short ones such as "A=". */
-__noinline int take_more(__u32 position, __u64 nuls, __u32 slot)
+GLOBAL_FUNCTION(int, take_more, (__u32 position, __u64 nuls, __u32 slot))
 {
 	for (int i = 0; i < 8 && nuls; i++) {
 		take_variable(position + bytes_to_next(nuls), slot);
@@ -111,7 +112,7 @@ __noinline int take_more(__u32 position, __u64 nuls, __u32 slot)
  * Searches one block of the environment, a word at a time, until byte `end`. A variable begins
  * after every NUL; its first two letters decide whether it is worth a closer look.
  */
-__noinline int search_block(__u32 start, __u32 end, __u32 slot)
+GLOBAL_FUNCTION(int, search_block, (__u32 start, __u32 end, __u32 slot))
 {
 	struct draft *draft = draft_of(slot);
 	const __u64 *words;
@@ -129,7 +130,7 @@ __noinline int search_block(__u32 start, __u32 end, __u32 slot)
 			__u32 at = start + i * 8 + bytes_to_next(nuls);
 
 			if (at < sizeof(draft->env) - 1 &&
-			    config.env_letters >>
+			    config->env_letters >>
 				    PT_LETTERS(draft->env[at], draft->env[at + 1]) & 1)
 				take_variable(at, slot);
 			if (nuls & (nuls - 1))

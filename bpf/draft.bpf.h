@@ -24,6 +24,7 @@ struct draft {
 			enum pt_file_flag file_flag;
 			enum pt_directories_flag directories_flag;
 			enum pt_hierarchy hierarchy;
+			enum pt_rings rings;
 		} numbers;
 	};
 	char data[DATA_BYTES];
@@ -47,12 +48,7 @@ struct draft {
  * Slot 0 belongs to the iterator, which may sleep in the middle of a record and has one reader at
  * a time; the others to the CPUs, for events. The number of slots is set before loading.
  */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 2);
-	__type(key, __u32);
-	__type(value, struct draft);
-} drafts SEC(".maps");
+TABLE(drafts, BPF_MAP_TYPE_ARRAY, 2, __u32, struct draft, 0);
 
 #define PICTURE_SLOT 0
 
@@ -67,7 +63,7 @@ static __always_inline __u32 event_slot(void)
  */
 static __always_inline struct draft *draft_of(__u32 slot)
 {
-	return bpf_map_lookup_elem(&drafts, &slot);
+	return bpf_map_lookup_elem(MAP(drafts), &slot);
 }
 
 #endif

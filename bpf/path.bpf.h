@@ -8,7 +8,7 @@
 /* Appends the NUL-terminated kernel string at `source`. False when there is no room. */
 static __always_inline bool append_name(struct draft *draft, const void *source)
 {
-	__u32 used = draft->used;
+	CHECKED(used, draft->used);
 	long size;
 
 	if (used > PT_PATHS_BYTES - PT_NAME_BYTES)
@@ -46,7 +46,7 @@ static __always_inline void read_link(struct link *link, struct dentry *dentry)
  * points: prepend_path(), fs/d_path.c, 6.18, but never stopping at a task's own root. False when
  * the beginning of the path is missing.
  */
-__noinline int append_path(__u32 slot)
+GLOBAL_FUNCTION(int, append_path, (__u32 slot))
 {
 	struct draft *draft = draft_of(slot);
 	struct dentry *dentry, *top;
@@ -92,7 +92,7 @@ __noinline int append_path(__u32 slot)
 	return 0;
 }
 
-__noinline int append_cgroup(__u32 slot)
+GLOBAL_FUNCTION(int, append_cgroup, (__u32 slot))
 {
 	struct draft *draft = draft_of(slot);
 	struct kernfs_node *node;
@@ -144,8 +144,7 @@ struct loader_search {
 	__u32 zero;
 };
 
-static long put_loader(struct task_struct *task, struct vm_area_struct *vma,
-		       struct loader_search *search)
+CALLBACK(long, put_loader, (struct task_struct *task, struct vm_area_struct *vma, struct loader_search *search))
 {
 	struct file *file = LOAD(vma, vm_file);
 	struct draft *draft = search->draft;

@@ -3,11 +3,7 @@
  * One short program per kernel hook. A program collects what is true at this instant and hands it
  * over; it decides nothing. Whatever cannot be handed over is counted.
  */
-#include "vmlinux.h"
-#include <bpf/bpf_core_read.h>
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_tracing.h>
-
+#include "loader.bpf.h"
 #include "proctree.h"
 #include "task.bpf.h"
 #include "draft.bpf.h"
@@ -17,41 +13,79 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-/* Lifecycle events have this ring to themselves. Its size is set before loading. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 8 << 20);
-} events SEC(".maps");
+/*
+ * Lifecycle events have this ring to themselves, unless the configuration says otherwise. Its size
+ * is set before loading.
+ */
+RING(events, 8 << 20);
 
 /* Changes have another, so that a flood of them leaves lifecycle events alone. */
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20);
-} changes SEC(".maps");
+RING(changes, 1 << 20);
 
 /* Records that found no room, by enum pt_kind. Mapped by the reader: looking costs nothing. */
+TABLE(lost, BPF_MAP_TYPE_ARRAY, PT_KINDS, __u32, __u64, BPF_F_MMAPABLE);
+
+#ifndef PT_BCC /* What it loads is not pinned. */
+/* The reader's own notes, for whoever reads after it: src/proctree_ds/sources/resumption.py. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, PT_KINDS);
+	__uint(max_entries, 4);
 	__type(key, __u32);
 	__type(value, __u64);
-} lost SEC(".maps");
+} reader SEC(".maps");
+
+/* What the reader has learnt of cgroups, for whoever reads after it, when some may be gone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, PT_KEPT_CGROUPS);
+	__type(key, __u64);
+	__type(value, char[PT_KEPT_PATH_BYTES]);
+} cgroup_paths SEC(".maps");
+#endif
 
 /* Cgroup ids whose path has been sent. One that was forgotten is sent again. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 8192);
-	__type(key, __u64);
-	__type(value, __u8);
-} cgroups_sent SEC(".maps");
+TABLE(cgroups_sent, BPF_MAP_TYPE_LRU_HASH, 8192, __u64, __u8, 0);
 
 static __always_inline void count_lost(__u32 kind)
 {
-	__u64 *count = bpf_map_lookup_elem(&lost, &kind);
+	__u64 *count = bpf_map_lookup_elem(MAP(lost), &kind);
 
 	if (count)
 		__sync_fetch_and_add(count, 1);
+}
+
+/* Room for a lifecycle event in the first ring that gets them, or else in the other. */
+static __always_inline void *reserve(__u64 size)
+{
+	void *record = 0;
+
+	if (config->rings & PT_RING_EVENTS)
+		record = bpf_ringbuf_reserve(MAP(events), size, 0);
+	if (!record && config->rings & PT_RING_CHANGES)
+		record = bpf_ringbuf_reserve(MAP(changes), size, 0);
+	return record;
+}
+
+static __always_inline void submit(void *record, __u64 size)
+{
+	/* The copy first: whoever has read the one finds the other. */
+	if (config->rings == (PT_RING_EVENTS | PT_RING_CHANGES))
+		bpf_ringbuf_output(MAP(changes), record, size, 0);
+	bpf_ringbuf_submit(record, 0);
+}
+
+/* The same for a record that has been put together elsewhere. Returns whether a ring has it. */
+static __always_inline bool output(void *record, __u64 size)
+{
+	bool kept = 0;
+
+	if (config->rings & PT_RING_CHANGES)
+		kept = !bpf_ringbuf_output(MAP(changes), record, size, 0);
+	if (config->rings & PT_RING_EVENTS && !bpf_ringbuf_output(MAP(events), record, size, 0))
+		kept = 1;
+	return kept;
 }
 
 static __always_inline void put_header(struct pt_header *out, __u16 kind, __u64 now)
@@ -72,7 +106,7 @@ static __always_inline __u64 announce_cgroup(struct task_struct *task, __u64 now
 	__u8 sent = 1;
 	__u32 slot, size;
 
-	if (bpf_map_lookup_elem(&cgroups_sent, &id))
+	if (bpf_map_lookup_elem(MAP(cgroups_sent), &id))
 		return id;
 	slot = event_slot();
 	draft = draft_of(slot);
@@ -92,11 +126,11 @@ static __always_inline __u64 announce_cgroup(struct task_struct *task, __u64 now
 		return id;
 	cgroup->path_length = size;
 	/* Into both rings, for each is read on its own: nobody may meet the id before its path. */
-	if (bpf_ringbuf_output(&events, cgroup, sizeof(*cgroup) + size, 0) ||
-	    bpf_ringbuf_output(&changes, cgroup, sizeof(*cgroup) + size, 0))
+	if (bpf_ringbuf_output(MAP(events), cgroup, sizeof(*cgroup) + size, 0) ||
+	    bpf_ringbuf_output(MAP(changes), cgroup, sizeof(*cgroup) + size, 0))
 		count_lost(PT_CGROUP);
 	else
-		bpf_map_update_elem(&cgroups_sent, &id, &sent, BPF_ANY);
+		bpf_map_update_elem(MAP(cgroups_sent), &id, &sent, BPF_ANY);
 	return id;
 }
 
@@ -130,7 +164,7 @@ static __always_inline void tell_change(struct task_struct *task, __u64 time, __
 	change->header.flags = flags;
 	size = draft->used;
 	if (size > DATA_BYTES ||
-	    bpf_ringbuf_output(&changes, change, sizeof(*change) + size, 0))
+	    bpf_ringbuf_output(MAP(changes), change, sizeof(*change) + size, 0))
 		count_lost(PT_CHANGE);
 	else
 		remember(task, circumstances);
@@ -201,7 +235,7 @@ int BPF_PROG(on_rename, struct task_struct *task, const char *comm)
 		tell_change(task, time, name, now, flags);
 		return 0;
 	}
-	rename = bpf_ringbuf_reserve(&changes, sizeof(*rename), 0);
+	rename = bpf_ringbuf_reserve(MAP(changes), sizeof(*rename), 0);
 	if (!rename) {
 		count_lost(PT_RENAME);
 		return 0;
@@ -257,7 +291,7 @@ int BPF_PROG(on_fork, struct task_struct *child)
 	/* What the creator is like now, it was when the call began: the child is born of that. */
 	if (!is_told(creator, born) || LOAD(creator, group_leader) != creator)
 		catch_up_both(creator, LOAD(child, start_boottime) - 1, 1);
-	fork = bpf_ringbuf_reserve(&events, sizeof(*fork), 0);
+	fork = reserve(sizeof(*fork));
 	if (!fork) {
 		count_lost(PT_FORK);
 		return 0;
@@ -267,7 +301,7 @@ int BPF_PROG(on_fork, struct task_struct *child)
 	put_task(&fork->creator, creator);
 	LOAD_BYTES(fork->comm, child, comm);
 	put_context(&fork->context, child, cgroup_id);
-	bpf_ringbuf_submit(fork, 0);
+	submit(fork, sizeof(*fork));
 	remember(child, born);
 	return 0;
 }
@@ -280,7 +314,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 	struct pt_exit *exit;
 
 	catch_up(task, now - 1, 1);
-	exit = bpf_ringbuf_reserve(&events, sizeof(*exit), 0);
+	exit = reserve(sizeof(*exit));
 	if (!exit) {
 		count_lost(PT_EXIT);
 		return 0;
@@ -301,7 +335,7 @@ int BPF_PROG(on_exit, struct task_struct *task)
 		exit->status = LOAD(task, exit_code);
 		__builtin_memset(&exit->reaper, 0, sizeof(exit->reaper));
 	}
-	bpf_ringbuf_submit(exit, 0);
+	submit(exit, sizeof(*exit));
 	return 0;
 }
 
@@ -339,8 +373,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	append_argv(draft, task, mm, 0);
 	append_env(draft, slot, task, mm, 0);
 	size = draft->used;
-	if (size > DATA_BYTES ||
-	    bpf_ringbuf_output(&events, draft, sizeof(draft->exec) + size, 0))
+	if (size > DATA_BYTES || !output(draft, sizeof(draft->exec) + size))
 		count_lost(PT_EXEC);
 	else
 		remember(task, told);

@@ -28,6 +28,8 @@
 #define PT_ENV_NAMES 16
 #define PT_ENV_NAME_WORDS 4		/* a name and its '=' in 8-byte words */
 #define PT_REAPER_DEPTH 64		/* ancestors searched for a subreaper */
+#define PT_KEPT_CGROUPS 8192		/* whose paths are kept for the next reader */
+#define PT_KEPT_PATH_BYTES 512		/* the longest that is */
 #define PT_TOLD_TASKS 65536		/* tasks whose circumstances are remembered, by tid */
 #define PT_CHANGES 256			/* of one process that are told in 2^30 ns */
 
@@ -233,11 +235,19 @@ enum pt_hierarchy {
 #define PT_LETTERS(first, second) (((first) + 5 * (second)) & 63)
 
 /* What the reader decides before the programs are loaded. */
+/* The rings that get lifecycle events. Of more than one, a record that one has is not lost. */
+enum pt_rings {
+	PT_RING_EVENTS = 1 << 0,	/* their own */
+	PT_RING_CHANGES = 1 << 1,	/* with everything else */
+};
+
 struct pt_config {
 	__u32 hierarchy;		/* enum pt_hierarchy */
 	__u32 env_name_count;
 	__u64 env_letters;		/* 1 << PT_LETTERS() of every name */
 	__u64 secret;			/* so that nobody can choose circumstances that look the same */
+	__u32 rings;			/* enum pt_rings */
+	__u32 zero;
 	struct pt_variable env_names[PT_ENV_NAMES];
 };
 

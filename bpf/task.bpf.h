@@ -96,10 +96,10 @@ static __always_inline __u32 tty_of(struct signal_struct *signal)
 /* task_struct::loginuid needs CONFIG_AUDIT. */
 static __always_inline __u32 login_uid_of(struct task_struct *task)
 {
-	return bpf_core_field_exists(task->loginuid) ? LOAD(task, loginuid.val) : 0xffffffff;
+	return bpf_core_field_exists(struct task_struct, loginuid) ? LOAD(task, loginuid.val) : 0xffffffff;
 }
 
-const volatile struct pt_config config = {};
+CONSTANTS(struct pt_config, config);
 
 static __always_inline struct cgroup *subsystem_cgroup(struct css_set *set, __u64 index)
 {
@@ -113,10 +113,10 @@ static __always_inline struct kernfs_node *cgroup_of(struct task_struct *task)
 {
 	struct css_set *set = LOAD(task, cgroups);
 
-	if (config.hierarchy == PT_HIERARCHY_MEMORY)
+	if (config->hierarchy == PT_HIERARCHY_MEMORY)
 		return LOAD(subsystem_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id,
 								      memory_cgrp_id)), kn);
-	if (config.hierarchy == PT_HIERARCHY_PIDS)
+	if (config->hierarchy == PT_HIERARCHY_PIDS)
 		return LOAD(subsystem_cgroup(set, bpf_core_enum_value(enum cgroup_subsys_id,
 								      pids_cgrp_id)), kn);
 	return LOAD(LOAD(set, dfl_cgrp), kn);
@@ -125,7 +125,7 @@ static __always_inline struct kernfs_node *cgroup_of(struct task_struct *task)
 /* kernfs_node::parent became __parent, under RCU, in 6.15. */
 static __always_inline struct kernfs_node *kernfs_parent(struct kernfs_node *node)
 {
-	if (bpf_core_field_exists(node->__parent))
+	if (bpf_core_field_exists(struct kernfs_node, __parent))
 		return PROBE(node, __parent);
 	return (void *)PROBE((struct kernfs_node___old *)node, parent);
 }
@@ -167,7 +167,7 @@ static __always_inline void put_context(struct pt_context *out, struct task_stru
 	out->ns_ipc = LOAD(LOAD(nsproxy, ipc_ns), ns.inum);
 	out->ns_cgroup = LOAD(LOAD(nsproxy, cgroup_ns), ns.inum);
 	/* Time namespaces: 5.6. */
-	if (bpf_core_field_exists(nsproxy->time_ns))
+	if (bpf_core_field_exists(struct nsproxy, time_ns))
 		out->ns_time = LOAD(LOAD(nsproxy, time_ns), ns.inum);
 	else
 		out->ns_time = 0;
@@ -176,7 +176,7 @@ static __always_inline void put_context(struct pt_context *out, struct task_stru
 /* inode::i_ctime became __i_ctime in 6.6 and two numbers, i_ctime_sec and _nsec, in 6.11. */
 static __always_inline __s64 inode_ctime(struct inode *inode)
 {
-	if (bpf_core_field_exists(inode->i_ctime_sec))
+	if (bpf_core_field_exists(struct inode, i_ctime_sec))
 		return LOAD(inode, i_ctime_sec) * NSEC_PER_SEC + LOAD(inode, i_ctime_nsec);
 	if (bpf_core_field_exists(struct inode___6_6, __i_ctime)) {
 		struct inode___6_6 *older = (void *)inode;
@@ -192,7 +192,7 @@ static __always_inline __s64 inode_ctime(struct inode *inode)
 /* inode::i_mtime took the same way, its first step in 6.7. */
 static __always_inline __s64 inode_mtime(struct inode *inode)
 {
-	if (bpf_core_field_exists(inode->i_mtime_sec))
+	if (bpf_core_field_exists(struct inode, i_mtime_sec))
 		return LOAD(inode, i_mtime_sec) * NSEC_PER_SEC + LOAD(inode, i_mtime_nsec);
 	if (bpf_core_field_exists(struct inode___6_7, __i_mtime)) {
 		struct inode___6_7 *older = (void *)inode;

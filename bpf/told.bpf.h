@@ -13,12 +13,7 @@ struct told {
 	__u64 circumstances;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, PT_TOLD_TASKS);
-	__type(key, __u32);
-	__type(value, struct told);
-} told_tasks SEC(".maps");
+TABLE(told_tasks, BPF_MAP_TYPE_ARRAY, PT_TOLD_TASKS, __u32, struct told, 0);
 
 /* How many changes of a process were told lately, so that it cannot drown those of others. */
 struct pace {
@@ -27,18 +22,13 @@ struct pace {
 	__u32 changes;
 };
 
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, PT_TOLD_TASKS);
-	__type(key, __u32);
-	__type(value, struct pace);
-} paces SEC(".maps");
+TABLE(paces, BPF_MAP_TYPE_ARRAY, PT_TOLD_TASKS, __u32, struct pace, 0);
 
 static __always_inline struct told *told_of(struct task_struct *task)
 {
 	__u32 place = LOAD(task, pid) & (PT_TOLD_TASKS - 1);
 
-	return bpf_map_lookup_elem(&told_tasks, &place);
+	return bpf_map_lookup_elem(MAP(told_tasks), &place);
 }
 
 static __always_inline __u64 key_of(struct task_struct *task)
@@ -54,7 +44,7 @@ static __always_inline bool keeps_pace(struct task_struct *task, __u64 time, __u
 {
 	struct task_struct *leader = LOAD(task, group_leader);
 	__u32 place = LOAD(leader, pid) & (PT_TOLD_TASKS - 1), second = time >> 30;
-	struct pace *pace = bpf_map_lookup_elem(&paces, &place);
+	struct pace *pace = bpf_map_lookup_elem(MAP(paces), &place);
 	__u64 key = key_of(leader);
 
 	if (!pace)
@@ -100,13 +90,13 @@ static __always_inline __u64 mix(__u64 hash, __u64 word)
  * Namespaces, mounts and dentries go by address: for one to be missed it has to be left, freed and
  * another one of the same kind made in its place and entered, with no event of the task in between.
  */
-static __noinline __u64 circumstances(struct task_struct *task, __u64 name[2])
+LOCAL_FUNCTION(__u64, circumstances, (struct task_struct *task, __u64 name[2]))
 {
 	const struct cred *cred = LOAD(task, real_cred);
 	struct signal_struct *signal = LOAD(task, signal);
 	struct nsproxy *nsproxy = LOAD(task, nsproxy);
 	struct fs_struct *fs = LOAD(task, fs);
-	__u64 hash = config.secret;
+	__u64 hash = config->secret;
 
 	hash = mix(hash, name[0]);
 	hash = mix(hash, name[1]);

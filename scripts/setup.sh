@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh demo     what running needs
 #   scripts/setup.sh test     and what the tests need
+#   scripts/setup.sh bench    and the watchers that we are measured beside
 #
 # PYTHON names the interpreter (3.11 or newer). By default it is the distribution's own, which is
 # built with optimisations that some others lack and runs this faster (14 against 17 us of CPU a process life, once); else the first found.
@@ -75,13 +76,20 @@ need clang "compiles the kernel programs in bpf/" command -v clang
 need llvm "strips their debug information (llvm-strip)" command -v llvm-strip
 need libbpf-dev "the headers they include" test -e /usr/include/bpf/bpf_helpers.h
 need libbpf1 "loads them into the kernel" has_library libbpf.so.1
-if [[ "$purpose" == test ]]; then
+need python3-bpfcc "BCC, the other loader, which compiles them where they run" \
+    test -e /usr/lib/python3/dist-packages/bcc/libbcc.py
+if [[ "$purpose" != demo ]]; then
     need gcc "compiles the small programs that live tests watch" command -v gcc
     need libc6-dev "the C library's headers for them" test -e /usr/include/stdlib.h
     need systemd "checks packaging/proctree-detect.service (systemd-analyze)" \
         command -v systemd-analyze
     need graphviz "draws what proctree dot writes" command -v dot
     need stress-ng "makes storms of processes in live tests" command -v stress-ng
+fi
+if [[ "$purpose" == bench ]]; then
+    need auditd "is measured beside proctree-detect" command -v auditd
+    need bpftrace "is measured beside proctree-detect" command -v bpftrace
+    need forkstat "is measured beside proctree-detect" command -v forkstat
 fi
 
 log="$(mktemp)"

@@ -143,7 +143,7 @@ _exec_givens = _union(
 
 tasks = st.builds(Task, pids, times)
 references = _or_none(st.builds(Task, pids, _or_none(times)))
-origins = st.sampled_from(["event", "iterator", "procfs", "inferred"])
+origins = st.sampled_from(["event", "iterator", "netlink", "procfs", "inferred"])
 
 events: SearchStrategy[Event] = st.one_of(
     st.builds(
@@ -166,6 +166,7 @@ events: SearchStrategy[Event] = st.one_of(
         comm=_or_none(texts),
         context=_or_none(contexts),
         given=_fork_givens,
+        origin=origins,
     ).filter(lambda fork: fork.context is None or not (fork.given or {}).keys() & CONTEXT_FIELDS),
     st.builds(
         Exec,
@@ -177,6 +178,7 @@ events: SearchStrategy[Event] = st.one_of(
         ns_tid=_or_none(pids),
         ns_pid=_or_none(pids),
     ),
+    st.builds(Exec, time=times, task=tasks, facts=_exec_givens, parent=references, origin=origins),
     st.builds(
         Exit,
         time=times,
@@ -199,6 +201,7 @@ events: SearchStrategy[Event] = st.one_of(
         parent=references,
         subreaper=_or_none(st.booleans()),
         untold_until=_or_none(times),
+        origin=origins,
     ),
     st.builds(
         Snapshot,

@@ -180,6 +180,23 @@ class _Figure(NamedTuple):
 
 
 _FIGURES: Final = (
+    _Figure("Random histories, told in any order", "random histories", "histories"),
+    _Figure(
+        "Answers about them, compared with a naive model",
+        "answers compared with the model",
+        "histories",
+    ),
+    _Figure("Histories with an answer that differed", "mismatches", "histories"),
+    _Figure(
+        "Values of `/proc` compared with the live tree, ten minutes under load",
+        "values compared",
+        "truth",
+    ),
+    _Figure(
+        "Of these, what nothing explains",
+        "differences that nothing explains",
+        "truth",
+    ),
     _Figure("A fork + exec + exit loop, watched: slow-down", "slow-down, median of pairs", "loop"),
     _Figure(
         "CPU of `proctree-detect` for one process life, all built-in signatures",
@@ -192,6 +209,11 @@ _FIGURES: Final = (
         "loop",
     ),
     _Figure("Events lost in a storm of `stress-ng --vfork 2`", "lost", "storm"),
+    _Figure(
+        "Events and findings missing after 20 times `kill -9` and a new start, under load",
+        "events and findings missing",
+        "restarts",
+    ),
     _Figure("Events into the tree, caches full", "events into the tree", "stream"),
     _Figure("Kernel records into the tree", "raw records decoded into the tree", "ring"),
     _Figure("Peak resident memory, caches full", "peak resident memory (events)", "stream"),
@@ -202,6 +224,7 @@ _FIGURES: Final = (
         "lineage below a parent with 1,000,000 past children",
         "children",
     ),
+    _Figure("Memory of an idle process in the tree", "an idle process", "memory"),
     _Figure("Command to first finding", "command to first finding, median", "first-event"),
 )
 

@@ -10,11 +10,13 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 from commands import WEBSHELL, command, environment, run
 
 from proctree_ds.cli.detect import main
+from proctree_ds.cli.options import PROCESS_CACHE, THREAD_CACHE, tree_options
 from proctree_ds.eventlog import write_events
 from proctree_ds.model import Event, Exec, Exit, Fork, Header, Task
 
@@ -196,8 +198,8 @@ def test_what_a_process_calls_itself_never_acts_on_the_terminal(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--proctree", "source=both"], "not there yet"),
-        (["--proctree", "source=events"], "not there yet"),
+        (["--replay", "-", "--proctree", "source=both"], "means nothing with --replay"),
+        (["--replay", "-", "--proctree", "source=events"], "means nothing with --replay"),
         (["--proctree", "source=magic"], "give one of signals, events, both, none"),
         (["--proctree", "source"], "give one of signals"),
         (["--proctree", "process-cache=many"], "give a number"),
@@ -216,7 +218,7 @@ def test_what_a_process_calls_itself_never_acts_on_the_terminal(
         (["--ring-size", "big"], "is no size"),
         (["--ring-size", "8M"], "means nothing with --replay"),
         (["--record", "there"], "--write-log"),
-        (["--loader", "bcc"], "not there yet"),
+        (["--loader", "bcc"], "means nothing with --replay"),
         (["--loader", "magic"], "is not one of"),
         (["--output", "xml"], "is not one of"),
         (["--signatures", "/nonexistent"], "No such file or directory"),
@@ -358,11 +360,11 @@ def test_no_kernel_programs_and_no_kernel_types(
     compiled = tmp_path / "proctree.bpf.o"
     compiled.touch()
     monkeypatch.setattr("proctree_ds.sources.programs._OBJECT", compiled)
-    result = detect()
+    result = detect("--source", "ebpf")
     assert "CONFIG_DEBUG_INFO_BTF" in result.stderr
     assert result.exit_code == 1
     monkeypatch.setattr("proctree_ds.sources.programs._OBJECT", tmp_path / "missing.o")
-    result = detect()
+    result = detect("--source", "ebpf")
     assert "compiled kernel programs are missing" in result.stderr
     assert result.exit_code == 1
 
@@ -411,3 +413,19 @@ def test_a_log_that_cannot_be_made() -> None:
 def test_help_and_version() -> None:
     assert "--signatures" in detect("-h").stdout
     assert detect("--version").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "caches"),
+    [
+        ("", (16_384, 32_768)),
+        ("process-cache=1000", (1_000, 32_768)),
+        ("process-cache=100000", (100_000, 200_000)),
+        ("thread-cache=1000", (16_384, 1_000)),
+        ("process-cache=100000,thread-cache=1000", (100_000, 1_000)),
+    ],
+)
+def test_caches_are_given_together_or_one_by_one(said: str, caches: tuple[int, int]) -> None:
+    context = click.Context(click.Command("c"))
+    options = tree_options(context, click.Option(["--proctree"]), [said] if said else [])
+    assert options.caches(PROCESS_CACHE, THREAD_CACHE) == caches

@@ -355,9 +355,9 @@ def unit() -> RawConfigParser:
 def test_the_unit_starts_the_command_with_options_that_it_has() -> None:
     words = unit()["Service"]["ExecStart"].split()
     assert words[0].endswith("/proctree-detect")
-    words = [word for word in words[1:] if word != "--pin"]
-    context = detect.make_context("proctree-detect", words)
+    context = detect.make_context("proctree-detect", words[1:])
     assert context.params["metrics"] is not None
+    assert context.params["pin"]
 
 
 def test_the_unit_lets_through_what_the_run_needs_and_nothing_else() -> None:

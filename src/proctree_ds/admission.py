@@ -2,7 +2,8 @@
 
 A /proc row knows starts only to the tick (10 ms). Each task that it names is the one that started
 within that tick; where none is known yet, the record is made with the tick, and is corrected once
-another event names the exact start.
+another event names the exact start. A fork from netlink gives an estimate within the tick, which
+stands for the tick in the same way.
 """
 
 from __future__ import annotations
@@ -15,10 +16,20 @@ import msgspec
 
 from proctree_ds.census import Census
 from proctree_ds.lifespans import Lifespans
-from proctree_ds.model import CLOCK_TICK_NS, NEVER, Exit, Snapshot, Task, entity_id
+from proctree_ds.model import (
+    CLOCK_TICK_NS,
+    NEVER,
+    Change,
+    Exec,
+    Exit,
+    Fork,
+    Snapshot,
+    Task,
+    entity_id,
+)
 from proctree_ds.process import Process, Thread
 
-R = TypeVar("R", Snapshot, Exit)
+R = TypeVar("R", Fork, Exec, Exit, Change, Snapshot)
 
 __all__ = ["NAMES_LIMIT", "Admission", "to_the_tick"]
 
@@ -71,32 +82,48 @@ class Admission:
 
     def with_exact_names(self, row: R) -> R:
         """A row of /proc with the exact starts of all tasks that it names, as far as known."""
-        task = self._exactly(row.task)
-        leader = self._exactly(row.leader)
-        parent = self._exactly(row.parent)
-        assert task is not None
-        if task is not row.task:
+        if row.task.start_time is None:
+            return row  # which is refused
+        names = {name: getattr(row, name, None) for name in _ROLES}
+        exact = {name: self._exactly(told) for name, told in names.items() if told is not None}
+        task = exact["task"]
+        if task != row.task:
             self._note_alias(id_of(row.task), id_of(task))
         self.blurred = tuple(
-            known
-            for known, told in ((task, row.task), (leader, row.leader), (parent, row.parent))
-            if known is not None and known is told and _is_tick(known)
+            known for name, known in exact.items() if known is names[name] and _has_start(known)
         )
         self.has_approximate = self.has_approximate or bool(self.blurred)
-        return msgspec.structs.replace(row, task=task, leader=leader, parent=parent)
+        return msgspec.structs.replace(row, **exact)
 
-    def _exactly(self, task: Task | None) -> Task | None:
-        """`task` with its exact start, if that is known. O(shadows) if it is not in memory."""
-        if task is None or not _is_tick(task):
+    def with_estimated_name(self, fork: Fork) -> Fork:
+        """The same for a fork whose start is an estimate, which may be better than what is known.
+
+        A record that is known by the tick alone has it corrected, and stays approximate.
+        """
+        assert fork.task.start_time is not None
+        node = self._census.known_by_tick(fork.task.tid, fork.task.start_time)
+        if node is not None and _is_tick(node.task) and node.start != fork.task.start_time:
+            self._correct(node, fork.task.start_time)
+            node.extra.approximate = True
+        return self.with_exact_names(fork)
+
+    def _exactly(self, task: Task) -> Task:
+        """`task` with the best start that is known, itself if that is its own.
+
+        O(shadows) if it is not in memory.
+        """
+        if not _has_start(task):
             return task
-        node = self._in_tick(task)
-        if node is not None and not node.rare.approximate:
-            return node.task
-        start = self._named.get(task)
+        tick = to_the_tick(task)
+        node = self._in_tick(tick)
+        if node is not None:
+            is_own = node.rare.approximate and node.start == task.start_time
+            return task if is_own else node.task
+        start = self._named.get(tick)
         if start is None:
             for shadow in self._census.shadows.values():
                 is_exact = shadow.tid == task.tid and not shadow.rare.approximate
-                if is_exact and to_the_tick(shadow.task) == task:
+                if is_exact and to_the_tick(shadow.task) == tick:
                     start = shadow.start
         return task if start is None else Task(task.tid, start)
 
@@ -318,5 +345,12 @@ def id_of(task: Task) -> int:
     return entity_id(task.start_time, task.tid)
 
 
+_ROLES: Final = ("task", "leader", "parent", "creator")
+
+
+def _has_start(task: Task) -> bool:
+    return task.tid != 0 and task.start_time is not None
+
+
 def _is_tick(task: Task) -> bool:
-    return task.tid != 0 and task.start_time is not None and task.start_time % CLOCK_TICK_NS == 0
+    return _has_start(task) and task == to_the_tick(task)

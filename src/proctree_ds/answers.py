@@ -27,7 +27,7 @@ from proctree_ds.model import (
     entity_id,
     merge,
 )
-from proctree_ds.process import NO_RARITIES, Process, Thread, is_forgotten
+from proctree_ds.process import NO_RARITIES, Process, Thread, is_forgotten, is_seen
 from proctree_ds.succession import HeldImage, HeldParent, images_of, parents_of
 from proctree_ds.tree import ProcessTree
 
@@ -310,7 +310,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
     def core_dumped(self) -> bool | None:
         """Whether it dumped core; None while it lives, or if its exit was not seen."""
         exit = self._node.exit
-        if exit is None or exit.origin != "event" or self._node.ended > self._time:
+        if not is_seen(exit) or self._node.ended > self._time:
             return None
         return exit.core_dumped
 

@@ -57,6 +57,8 @@ class Captures:
         losses = self.losses
         if loss in losses:
             return
+        if loss.lost is None:
+            loss = self._joined(loss)
         insort(losses, loss, key=_order)
         self._last_time = max(self._last_time, loss.time)
         if len(losses) > LOSSES_LIMIT:
@@ -64,6 +66,17 @@ class Captures:
             known = first.lost is not None and second.lost is not None
             lost = (first.lost or 0) + (second.lost or 0) if known else None
             losses[:2] = [Loss(max(first.time, second.time), first.since, lost)]
+
+    def _joined(self, loss: Loss) -> Loss:
+        """`loss` and the windows that touch it, as one, where nobody counted what was lost.
+
+        A source that only looks now and then loses sight all the time: that is one window.
+        """
+        for known in tuple(self.losses):
+            if known.lost is None and known.since <= loss.time and loss.since <= known.time:
+                self.losses.remove(known)
+                loss = Loss(max(loss.time, known.time), min(loss.since, known.since))
+        return loss
 
     def begin(self, time: int | None) -> None:
         """A capture has begun, at `time` if that is known."""

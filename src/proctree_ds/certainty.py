@@ -13,7 +13,7 @@ import msgspec
 from proctree_ds.census import Census
 from proctree_ds.changelog import Version
 from proctree_ds.doubts import doubtful_attributes, doubtful_relatives
-from proctree_ds.model import NEVER, Origin
+from proctree_ds.model import CONTEXT_FIELDS, NEVER, Origin, State
 from proctree_ds.process import Process, Thread
 from proctree_ds.tree import ProcessTree
 
@@ -119,9 +119,22 @@ def _unfollowed(
 ) -> tuple[str, ...]:
     """Fields that may have changed, and perhaps back again, since they were told last."""
     names = tree.unfollowed
-    if not names or _is_looked_at(tree.census, node, version, time):
+    if node.rare.approximate:  # whoever knows no more of its start looks at it for little
+        stated = _stated_at(version, time)
+        names = tuple(name for name in names if name not in stated)
+    elif not names or _is_looked_at(tree.census, node, version, time):
         return ()
     return names if isinstance(node, Process) else tuple(n for n in names if n in _THREAD_FIELDS)
+
+
+def _stated_at(version: Version | None, time: int) -> frozenset[str]:
+    """The context fields, and the directories, that `version` stated, if it is of `time`."""
+    if version is None or version.time != time:
+        return frozenset()
+    facts = version.facts
+    if isinstance(facts, State):
+        return CONTEXT_FIELDS | {"cwd", "root"}
+    return frozenset(facts) | (CONTEXT_FIELDS if "context" in facts else frozenset())
 
 
 def _is_looked_at(

@@ -18,6 +18,7 @@ from typing import Any, Final
 from proctree_ds.errors import InvalidTime
 
 __all__ = [
+    "boot_lead",
     "boot_now",
     "format_time",
     "measure_boot_time",
@@ -48,6 +49,21 @@ def measure_boot_time() -> int:
     widens that bracket, so the tightest one is the truest.
     """
     return min(_bracket() for _ in range(_BRACKETS))[1]
+
+
+def boot_lead() -> int:
+    """Ns by which the boot clock is ahead of CLOCK_MONOTONIC: how long the machine was suspended.
+
+    Exact to about 1 µs; the tightest of several readings, as in `measure_boot_time`.
+    """
+    return min(_lead() for _ in range(_BRACKETS))[1]
+
+
+def _lead() -> tuple[int, int]:
+    before = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    monotonic = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    after = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    return after - before, (before + after) // 2 - monotonic
 
 
 def _bracket() -> tuple[int, int]:

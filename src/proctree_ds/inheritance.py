@@ -29,6 +29,7 @@ from proctree_ds.changelog import (
 )
 from proctree_ds.model import (
     IMAGE_FIELDS,
+    SEEN,
     UNKNOWN_STATE,
     Context,
     Given,
@@ -272,7 +273,7 @@ def overlay(base: State, comm: str | None, context: Context | None) -> State:
 def _base_of(node: Process | Thread, versions: list[Version]) -> State:
     """What `node` was from its start until the first of `versions`."""
     fork = node.fork
-    if fork is None and versions and versions[0].origin != "event":
+    if fork is None and versions and versions[0].origin not in SEEN:
         # It was there before the capture: the first values that are known stand for earlier ones.
         facts = versions[0].facts
         return facts if isinstance(facts, State) else merge(UNKNOWN_STATE, facts)

@@ -23,6 +23,7 @@ __all__ = [
     "CREDENTIAL_FIELDS",
     "IMAGE_FIELDS",
     "NEVER",
+    "SEEN",
     "STATE_FIELDS",
     "UNKNOWN_CONTEXT",
     "UNKNOWN_IMAGE",
@@ -58,8 +59,14 @@ CLOCK_TICK_NS: Final = 10_000_000
 Given = dict[str, Any]
 """Versioned attributes by name, only those that were stated. A stated None means "none"."""
 
-Origin = Literal["event", "iterator", "procfs", "inferred"]
-"""Where a fact comes from: a kernel event, the kernel's task iterator, /proc, or reasoning."""
+Origin = Literal["event", "iterator", "netlink", "procfs", "inferred"]
+"""Where a fact comes from: an event of a kernel program, the kernel's task iterator, its process
+events on netlink with /proc beside them, /proc alone, or reasoning.
+
+A fact from netlink or /proc names tasks by starts that are known to the tick only."""
+
+SEEN: Final[frozenset[Origin]] = frozenset({"event", "netlink"})
+"""The origins of what was told when it happened, and not found so later."""
 
 _pack_identity = _Layout("<QI").pack
 
@@ -232,7 +239,8 @@ class Fork(msgspec.Struct, frozen=True, gc=False):
 
     `parent` is the leader of the real parent process; `creator` the thread that called clone,
     None when it is `parent`. `comm` and `context` are the child's own where the source knows
-    them, `given` any other attribute that was stated; what is not stated is inherited.
+    them, `given` any other attribute that was stated; what is not stated is inherited. Where
+    `origin` is not "event", the start is an estimate within its tick.
     """
 
     time: int
@@ -245,12 +253,14 @@ class Fork(msgspec.Struct, frozen=True, gc=False):
     comm: str | None = None
     context: Context | None = None
     given: Given | None = None
+    origin: Origin = "event"
 
 
 class Exec(msgspec.Struct, frozen=True, gc=False):
     """`task`, a leader, began a new image (sched_process_exec).
 
-    `old_tid` is the former thread id of the exec'ing thread when that was not the leader.
+    `old_tid` is the former thread id of the exec'ing thread when that was not the leader. Where
+    `origin` is not "event", `facts` are `Given`: some of them may have been out of reach.
     """
 
     time: int
@@ -260,6 +270,7 @@ class Exec(msgspec.Struct, frozen=True, gc=False):
     old_tid: int | None = None
     ns_tid: int | None = None
     ns_pid: int | None = None
+    origin: Origin = "event"
 
 
 class Exit(msgspec.Struct, frozen=True, gc=False):
@@ -267,7 +278,7 @@ class Exit(msgspec.Struct, frozen=True, gc=False):
 
     `group_exit`: this was the last thread of its process; None where the source cannot tell.
     The code, signal and core flag are then those of the process. `reaper` is the process that
-    takes over the children. `origin` is "event" when the exit was seen, else how it was found.
+    takes over the children. `origin` is one of `SEEN` when the exit was, else how it was found.
     """
 
     time: int
@@ -295,6 +306,7 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     parent: Task | None = None
     subreaper: bool | None = None
     untold_until: int | None = None
+    origin: Origin = "event"
 
 
 class Snapshot(msgspec.Struct, frozen=True, gc=False):

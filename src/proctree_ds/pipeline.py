@@ -109,6 +109,9 @@ class Pipeline:
     happens; a replay has only the times of its events. With `feeds_tree` false the tree stays
     empty. `duration_ns` ends the run that long after it began. `log` is closed at the end, sinks
     are only flushed. `on_batch` is called after every batch, empty ones of a quiet source too.
+    `resumable` is for a source that takes a batch for handled when the next one is asked for, and
+    hands what is not to whoever reads next: the log is flushed by then, and where no sink is left
+    the run ends with the batch in hand.
     """
 
     def __init__(
@@ -123,6 +126,7 @@ class Pipeline:
         duration_ns: int | None = None,
         tick_ns: int = TICK_NS,
         clock: Callable[[], int] | None = None,
+        resumable: bool = False,
         limits: EngineLimits = EngineLimits(),  # noqa: B008 - frozen
         on_report: Callable[[Report], object] = lambda report: None,
         on_trouble: Callable[[Trouble], object] = lambda trouble: None,
@@ -134,6 +138,7 @@ class Pipeline:
         self._sinks = list(sinks)
         self._feeds_tree = feeds_tree
         self._log = log
+        self._resumable = resumable
         self._duration_ns = duration_ns
         self._tick_ns = tick_ns
         self._clock = clock
@@ -149,6 +154,7 @@ class Pipeline:
         self._lost = 0
         self._findings = 0
         self._unflushed = False
+        self._has_lost_sinks = False
         self._began_ns = monotonic_ns()
         self._ended_ns: int | None = None
 
@@ -177,6 +183,8 @@ class Pipeline:
                 for batch in self._source.batches():
                     self._take(batch)
                     self._on_batch()
+                    if self._resumable and self._has_lost_sinks:
+                        break
             finally:
                 self._engine.signal(EndOfSource())
         return self.summary()
@@ -235,6 +243,8 @@ class Pipeline:
                 self._tick(now)
         if self._unflushed:
             self._flush_sinks()
+        if self._resumable and batch and self._log is not None:
+            self._guard_log(self._log.flush)
 
     def _step(self, batch: Sequence[Event]) -> None:
         counts = self._counts
@@ -308,6 +318,7 @@ class Pipeline:
         self._sinks.remove(sink)
         self._on_trouble(Trouble("sink", error))
         if not self._sinks:
+            self._has_lost_sinks = True
             self.stop()
 
     def _write_log(self, batch: Sequence[Event]) -> None:

@@ -18,7 +18,7 @@ from typing import Final, TypeGuard, TypeVar
 import msgspec
 
 from proctree_ds.changelog import Gap, Version, version_at
-from proctree_ds.model import NEVER, UNKNOWN_STATE, Exit, Fork, Loss, State, Task
+from proctree_ds.model import NEVER, SEEN, UNKNOWN_STATE, Exit, Fork, Loss, State, Task
 
 __all__ = [
     "NO_RARITIES",
@@ -80,7 +80,7 @@ NO_RARITIES: Final = Rare()
 
 def is_seen(event: Exit | None) -> TypeGuard[Exit]:
     """Whether this is an exit that was observed, and not one that was concluded."""
-    return event is not None and event.origin == "event"
+    return event is not None and event.origin in SEEN
 
 
 def forget_middle(changes: list[tuple[int, T | None]] | None, limit: int) -> int:

@@ -13,7 +13,7 @@ import msgspec
 
 from proctree_ds.answers import PROCESS_FIELDS, ProcessInfo, info_at
 from proctree_ds.kinship import Heirs, children_at, parent_at
-from proctree_ds.model import NEVER, Context
+from proctree_ds.model import NEVER, SEEN, Context
 from proctree_ds.process import Process
 from proctree_ds.succession import parents_of
 from proctree_ds.tree import ProcessTree
@@ -142,7 +142,7 @@ def timeline_of(tree: ProcessTree, node: Process) -> list[TimelineEntry]:
         if version.is_exec:
             moments.append((version.time, "exec"))
         else:
-            moments.append((version.time, "change" if version.origin == "event" else "snapshot"))
+            moments.append((version.time, "change" if version.origin in SEEN else "snapshot"))
     heirs = parents_of(tree, node, NEVER)[1:]
     moments.extend((heir.since - tree.boot_time, "parent") for heir in heirs)
     if node.ended != NEVER:

@@ -211,6 +211,7 @@ class ProcessTree:
             or event.leader is not None
             or event.creator is not None
             or event.given is not None
+            or event.origin != "event"
             or not self.census.settled < start < NEVER
             or (holder is not None and (holder.start >= start or holder.rare is not NO_RARITIES))
         ):
@@ -387,6 +388,12 @@ class ProcessTree:
     def _learn_fork(self, event: Fork) -> None:
         if not self._is_sound(event):
             return
+        if event.origin != "event":
+            event = self._admission.with_estimated_name(event)
+        self._learn_birth(event)
+        self._admission.blurred = ()
+
+    def _learn_birth(self, event: Fork) -> None:
         if event.leader is not None and event.leader != event.task:
             self._learn_thread(event)
             return
@@ -394,7 +401,7 @@ class ProcessTree:
         if node is None:
             return
         if node.fork is not None:
-            if node.fork != event:
+            if node.fork != event and event.origin == "event":
                 self.faults["contradictory_fork"] += 1
             return
         node.fork = event
@@ -412,7 +419,7 @@ class ProcessTree:
         if thread is None:
             return
         if thread.fork is not None:
-            if thread.fork != event:
+            if thread.fork != event and event.origin == "event":
                 self.faults["contradictory_fork"] += 1
             return
         thread.fork = event
@@ -428,6 +435,12 @@ class ProcessTree:
     # --------------------------------------------------------------- execs, changes, pictures
 
     def _learn_exec(self, event: Exec) -> None:
+        if event.origin != "event":
+            event = self._admission.with_exact_names(event)
+        self._learn_image(event)
+        self._admission.blurred = ()
+
+    def _learn_image(self, event: Exec) -> None:
         if not self._is_sound(event):
             return
         node = self._admission.process_of(event.task, event.time)
@@ -441,10 +454,16 @@ class ProcessTree:
             if (event.time, event.old_tid) not in takeovers:
                 takeovers.append((event.time, event.old_tid))
                 del takeovers[:-TAKEOVERS_LIMIT]
-        self._record(node, event.time, event.facts, "event")
+        self._record(node, event.time, event.facts, event.origin)
         self._lifespans.sign_of_life(node, event.time)
 
     def _change(self, event: Change) -> None:
+        if event.origin != "event":
+            event = self._admission.with_exact_names(event)
+        self._learn_change(event)
+        self._admission.blurred = ()
+
+    def _learn_change(self, event: Change) -> None:
         if not self._is_sound(event):
             return
         node: Process | Thread | None
@@ -459,7 +478,7 @@ class ProcessTree:
         self._descent.learn_parent(process, event.time, event.parent)
         self._learn_subreaper(process, event.time, event.subreaper)
         if event.given:
-            self._record(node, event.time, event.given, "event")
+            self._record(node, event.time, event.given, event.origin)
         if event.untold_until is not None:
             _learn_untold(process, Loss(event.untold_until, event.time))
         self._lifespans.sign_of_life(node, event.time)
@@ -536,7 +555,7 @@ class ProcessTree:
     # ------------------------------------------------------------------------------- exits
 
     def _learn_exit(self, event: Exit) -> None:
-        if event.origin == "procfs":
+        if event.origin in ("netlink", "procfs"):
             event = self._admission.with_exact_names(event)
         self._learn_end(event)
         self._admission.blurred = ()

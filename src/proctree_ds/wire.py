@@ -225,6 +225,8 @@ class Decoder:
         self._subreapers = _Shared(lambda raw: True, limit)
         self._cgroups: OrderedDict[int, tuple[str | None, str | None]] = OrderedDict()
         self._cgroup_limit = limit
+        self.on_cgroup: Callable[[int, bytes], object] = lambda cgroup_id, raw: None
+        """Called with what `learn_cgroup` had not known."""
         self.decoders: Final[dict[int, Callable[[Buffer, int, int], Event | None]]] = {
             first_word(FORK): self.fork,
             first_word(EXEC): self.exec,
@@ -392,7 +394,7 @@ class Decoder:
             self.malformed += 1
             return None
         if not flags & CUT_CGROUP:
-            self._learn_cgroup(
+            self.learn_cgroup(
                 CGROUP_ID.unpack_from(context, CGROUP_ID_AT)[0], buffer[cgroup_at:argv_at]
             )
         if flags & CUT_ANY:
@@ -496,7 +498,7 @@ class Decoder:
         if flags & CUT_ANY:
             self._count_cuts(flags)
         else:
-            self._learn_cgroup(cgroup_id, buffer[path_at : path_at + path_length])
+            self.learn_cgroup(cgroup_id, buffer[path_at : path_at + path_length])
         return
 
     # ------------------------------------------------------------------------ what is shared
@@ -513,7 +515,8 @@ class Decoder:
             if flags >> bit & 1:
                 self.truncated[name] += 1
 
-    def _learn_cgroup(self, cgroup_id: int, raw: bytes) -> None:
+    def learn_cgroup(self, cgroup_id: int, raw: bytes) -> None:
+        """The path of a cgroup, its components leaf first, each with its NUL."""
         path = self._paths[raw]
         known = self._cgroups.get(cgroup_id)
         if known is not None and known[0] == path:
@@ -521,6 +524,7 @@ class Decoder:
         if len(self._cgroups) >= self._cgroup_limit:
             self._cgroups.popitem(last=False)  # the kernel tells each only once: least used first
         self._cgroups[cgroup_id] = path, container_id(path)
+        self.on_cgroup(cgroup_id, raw)
         self._contexts.clear()  # one of them may have been made before its path was known
 
     def _context(self, raw: bytes) -> Context:

@@ -21,6 +21,30 @@ from proctree_ds.sources.ebpf import EbpfSource
 
 VICTIMS = Path(__file__).parent / "victims"
 
+WITH_BOTH_LOADERS = frozenset(
+    {
+        "test_a_cgroup_of_its_own",
+        "test_a_path_longer_than_the_limit",
+        "test_a_relative_script",
+        "test_a_setuid_program",
+        "test_a_signal_is_no_exit_code",
+        "test_an_exec_by_a_thread_that_does_not_lead",
+        "test_an_orphan_goes_to_init",
+        "test_an_orphan_goes_to_the_subreaper",
+        "test_argv_as_the_kernel_passed_it",
+        "test_argv_longer_than_the_limit",
+        "test_ids_in_a_pid_namespace",
+        "test_memfd",
+        "test_selected_environment",
+        "test_the_dynamic_loader",
+        "test_the_facts_of_the_file",
+        "test_the_layers_of_an_overlay",
+        "test_the_leader_ends_before_the_process",
+        "test_the_working_directory_across_mounts",
+    }
+)
+"""The tests whose captures are made twice: together they read every field that is read."""
+
 E = TypeVar("E", Fork, Exec, Exit, Snapshot)
 
 
@@ -45,6 +69,11 @@ def live() -> None:
         pytest.skip(str(error))
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.function.__name__ in WITH_BOTH_LOADERS:
+        metafunc.parametrize("capture", ["libbpf", "bcc"], indirect=True)
+
+
 @pytest.fixture(scope="session")
 def tracefs() -> Iterator[None]:
     """The file system that names the tracepoints of system calls, mounted where it is not."""
@@ -55,6 +84,20 @@ def tracefs() -> Iterator[None]:
     subprocess.run(["mount", "-t", "tracefs", "none", place], check=True)
     yield
     subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A cgroup of the hierarchy that the source looks at: v2 where it has cgroups, or v1."""
+    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+    v2 = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
+    assert v2, "this machine has no cgroup v2 hierarchy mounted"
+    place = v2[0] / f"proctree-test-{os.getpid()}"
+    place.mkdir()
+    try:
+        yield place
+    finally:
+        place.rmdir()
 
 
 @pytest.fixture(scope="session")
@@ -108,7 +151,10 @@ def collect(source: EbpfSource) -> tuple[Header, list[Event], Mapping[str, int]]
 
 
 class Capture:
-    """Runs a command while a source is attached."""
+    """Runs a command while a source is attached, whose programs this loader has loaded."""
+
+    def __init__(self, loader: str) -> None:
+        self.loader = loader
 
     def __call__(
         self,
@@ -118,7 +164,7 @@ class Capture:
         executable: Path | None = None,
         **options: Any,
     ) -> Captured:
-        source = EbpfSource(**options)
+        source = EbpfSource(loader=self.loader, **options)
         try:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, env=env, cwd=cwd, executable=executable
@@ -131,5 +177,5 @@ class Capture:
 
 
 @pytest.fixture
-def capture() -> Capture:
-    return Capture()
+def capture(request: pytest.FixtureRequest) -> Capture:
+    return Capture(getattr(request, "param", "libbpf"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
 from errno import EMFILE
 from itertools import pairwise
 from pathlib import Path
@@ -34,20 +33,6 @@ def tree_of(seen: Captured) -> DataSource:
     tree.apply_all([seen.header, *seen.events])
     tree._check()
     return DataSource(tree)
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A cgroup of the hierarchy that the source looks at: v2 where it has cgroups, or v1."""
-    mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
-    v2 = [Path(mount[1]) for mount in mounts if mount[2] == "cgroup2"]
-    assert v2, "this machine has no cgroup v2 hierarchy mounted"
-    place = v2[0] / f"proctree-test-{os.getpid()}"
-    place.mkdir()
-    try:
-        yield place
-    finally:
-        place.rmdir()
 
 
 def test_a_rename_is_told_when_it_happens(capture: Capture, victims: Path) -> None:

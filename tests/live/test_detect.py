@@ -145,7 +145,7 @@ def test_a_reader_that_goes_away_ends_a_live_run(signatures: Path, tmp_path: Pat
 def test_what_the_kernel_refuses_is_an_error_that_names_the_remedy() -> None:
     assert shutil.which("setpriv")
     less = ["setpriv", "--bounding-set", "-bpf,-sys_admin,-perfmon"]
-    for name, *arguments in (["proctree-detect"], ["proctree", "ps"]):
+    for name, *arguments in (["proctree-detect", "--source", "ebpf"], ["proctree", "ps"]):
         done = run(name, *arguments, through=less)
         assert "Run as root" in done.stderr
         assert (done.returncode, done.stdout) == (1, "")

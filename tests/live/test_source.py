@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from errno import EINVAL
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from proctree_ds.errors import ConfigurationError, SourceUnavailable
 from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Loss, Picture, Snapshot
 from proctree_ds.sources import ebpf, programs
 from proctree_ds.sources.ebpf import EbpfSource
-from proctree_ds.sources.libbpf import BpfObject
+from proctree_ds.sources.loading import LoadedObject
 from proctree_ds.sources.ringbuf import Ring
 
 from .conftest import Capture, collect
@@ -51,10 +52,12 @@ def test_the_picture_of_a_kernel_whose_iterator_may_not_sleep(
     monkeypatch.setenv("SSH_TTY", "/dev/pts/9")
     load = programs.KernelPrograms._load
 
-    def refuse_once(self: programs.KernelPrograms, path: Path) -> BpfObject:
+    def refuse_once(
+        self: programs.KernelPrograms, make: Callable[[], LoadedObject]
+    ) -> LoadedObject:
         if self.reads_arguments:
             raise OSError(EINVAL, "no such program here")
-        return load(self, path)
+        return load(self, make)
 
     pictures = []
     for loader in (load, refuse_once):
@@ -210,7 +213,7 @@ def test_names_that_cannot_be_kept(names: tuple[str, ...]) -> None:
 
 def test_a_missing_object(tmp_path: Path) -> None:
     with pytest.raises(SourceUnavailable, match="Install clang"):
-        EbpfSource(object_path=tmp_path / "none.o")
+        EbpfSource(object_path=tmp_path / "none.o", loader="libbpf")
 
 
 def test_an_object_that_is_none(tmp_path: Path) -> None:
@@ -219,7 +222,8 @@ def test_an_object_that_is_none(tmp_path: Path) -> None:
         EbpfSource(object_path=tmp_path / "bad.o")
 
 
-def test_without_privileges(victims: Path) -> None:
+@pytest.mark.parametrize("loader", ["libbpf", "bcc"])
+def test_without_privileges(loader: str) -> None:
     """Refused in one sentence with a remedy; nothing on standard error, no traceback."""
     code = (
         "import os, sys\n"
@@ -227,11 +231,12 @@ def test_without_privileges(victims: Path) -> None:
         "from proctree_ds.sources.ebpf import EbpfSource\n"
         "os.setgroups([]); os.setresgid(1000, 1000, 1000); os.setresuid(1000, 1000, 1000)\n"
         "try:\n"
-        "    EbpfSource()\n"
+        "    EbpfSource(loader=sys.argv[1])\n"
         "except SourceUnavailable as error:\n"
         "    sys.stdout.write(str(error))\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, loader]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "Run as root" in done.stdout
     assert "\n" not in done.stdout
     assert done.stderr == ""

@@ -736,4 +736,11 @@ def _losses(log: list[Event]) -> list[Loss]:
         if isinstance(event, Loss):
             losses.append(event)
         last = max(last, event.time)
-    return sorted(losses, key=lambda loss: (loss.since, loss.time, loss.lost or -1))
+    counted = [loss for loss in losses if loss.lost is not None]
+    uncounted: list[Loss] = []
+    for window in sorted((x for x in losses if x.lost is None), key=lambda loss: loss.since):
+        if uncounted and window.since <= uncounted[-1].time:
+            before = uncounted.pop()
+            window = Loss(max(before.time, window.time), before.since, None)
+        uncounted.append(window)
+    return sorted([*counted, *uncounted], key=lambda loss: (loss.since, loss.time, loss.lost or -1))

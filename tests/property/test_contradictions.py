@@ -82,6 +82,9 @@ crowded: SearchStrategy[Event] = st.one_of(
         origin=origins,
     ),
     st.builds(Change, times, tasks, givens, someone, someone, flags),
+    st.builds(Fork, times, tasks, someone, someone, someone, origin=origins),
+    st.builds(Exec, times, tasks, givens, someone, origin=origins),
+    st.builds(Change, times, tasks, givens, someone, someone, flags, origin=origins),
     st.builds(
         Snapshot, times, tasks, givens, someone, someone, someone, numbers, numbers, flags, origins
     ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proctree_ds import LossWindow
+from proctree_ds import LossWindow, ProcessTree
 from proctree_ds.model import CLOCK_TICK_NS, Loss, Task
 
 from .story import INIT, C, E, F, S, T, X, id_of, init, path_at, tellings
@@ -175,3 +175,16 @@ def test_case_38_several_windows_are_told_apart() -> None:
         ]
         assert touched == [(), (300,), (300,), (), (), (600,), (600,)]
         assert ds.process(id_of(A), 900).certainty.loss_windows[0].lost is None
+
+
+def test_uncounted_windows_that_touch_are_one_in_any_order() -> None:
+    """A source that only looks now and then loses sight all the time, and fills no memory."""
+    windows = [Loss(10 * n + 10, 10 * n) for n in range(1_000)]
+    for story in (windows, windows[::-1], windows[::2] + windows[1::2]):
+        tree = ProcessTree()
+        tree.apply_all(story)
+        tree._check()
+        assert tree.losses == [Loss(10_000, 0)]
+    tree = ProcessTree()
+    tree.apply_all([Loss(20, 10, 3), Loss(30, 20), Loss(50, 40), Loss(60, 50, 1)])
+    assert tree.losses == [Loss(20, 10, 3), Loss(30, 20), Loss(50, 40), Loss(60, 50, 1)]

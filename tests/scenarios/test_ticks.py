@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from proctree_ds import NeverSeen, ProcessTree
-from proctree_ds.model import CLOCK_TICK_NS, Snapshot, Task
+from proctree_ds.model import CLOCK_TICK_NS, Event, Header, Snapshot, Task
 
 from .story import INIT, C, E, F, S, T, X, id_of, init, path_at, tellings
 
@@ -108,6 +110,85 @@ def test_two_that_start_in_one_tick_are_two() -> None:
         except NeverSeen:
             continue
         raise AssertionError("nobody was ever called by the tick")
+
+
+# ------------------------------------------------------- process events, and estimated starts
+
+
+def netlink(event: Event) -> Event:
+    """The same event as netlink tells it."""
+    return msgspec.structs.replace(event, origin="netlink")
+
+
+ESTIMATE = Task(CHILD.tid, 8 * TICK + 900)
+"""What the time of its fork says of the start of CHILD."""
+
+
+def test_an_estimated_start_keeps_the_order_within_a_tick_and_says_that_it_is_one() -> None:
+    parent = Task(20, 8 * TICK + 50)
+    story = (
+        init(),
+        netlink(F(INIT, parent)),
+        netlink(X(parent, "/bin/sh", 8 * TICK + 400)),
+        netlink(F(parent, ESTIMATE)),
+        netlink(X(ESTIMATE, "/bin/ls", 8 * TICK + 950)),
+        netlink(E(ESTIMATE, LATE, 3)),
+    )
+    for ds in tellings(*story):
+        info = ds.process(id_of(ESTIMATE), 8 * TICK + 950)
+        assert info.certainty.inferred == ("start_time",)
+        assert info.certainty.source == "netlink"
+        assert [i.name for i in ds.lineage(info.entity_id, LATE)] == ["ls", "sh", "init"]
+        info = ds.process(info.entity_id, LATE)
+        assert (info.exit_code, info.core_dumped, info.certainty.exit_between) == (3, False, None)
+
+
+def test_a_row_of_the_tick_means_the_estimated_task() -> None:
+    story = (
+        init(),
+        F(INIT, PARENT),
+        netlink(F(PARENT, ESTIMATE)),
+        row(ESTIMATE, LATE, PARENT, cwd="/"),
+    )
+    for ds in tellings(*story):
+        assert ds.tree.counters["processes"] == 3
+        info = ds.process(id_of(ESTIMATE), LATE)
+        assert (info.cwd, info.parent_entity_id) == ("/", id_of(PARENT))
+        assert "start_time" in info.certainty.inferred
+        assert ds.process(id_of(tick(ESTIMATE)), LATE).entity_id == id_of(ESTIMATE)
+
+
+def test_an_exact_start_corrects_an_estimate() -> None:
+    story = (
+        init(),
+        F(INIT, PARENT),
+        netlink(F(PARENT, ESTIMATE)),
+        F(PARENT, CHILD),
+        C(CHILD, LATE, uid=1),
+    )
+    for ds in tellings(*story, keep_order=True):
+        assert ds.tree.counters["processes"] == 3
+        info = ds.process(id_of(CHILD), LATE)
+        assert "start_time" not in info.certainty.inferred
+        assert ds.process(id_of(ESTIMATE), LATE).entity_id == id_of(CHILD)
+    for ds in tellings(*reversed(story), keep_order=True):
+        assert ds.tree.counters["processes"] == 3
+        assert ds.process(id_of(CHILD), LATE).uid == 1
+
+
+def test_what_netlink_does_not_tell_nothing_confirms() -> None:
+    """Who forks or exits is not looked at, so that neither says that all is as it was."""
+    header = Header(unfollowed=("cwd",))
+    story = (
+        header,
+        netlink(F(INIT, PARENT)),
+        netlink(X(PARENT, "/bin/sh", 6 * TICK, cwd="/")),
+        netlink(F(PARENT, ESTIMATE)),
+        netlink(E(PARENT, LATE)),
+    )
+    for ds in tellings(*story, keep_order=True):
+        assert ds.process(id_of(PARENT), 6 * TICK).certainty.unfollowed == ()
+        assert ds.process(id_of(PARENT), 6 * TICK + 1).certainty.unfollowed == ("cwd",)
 
 
 def test_ids_made_from_ticks_are_remembered_up_to_a_limit() -> None:

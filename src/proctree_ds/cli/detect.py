@@ -19,6 +19,8 @@ import click
 
 from proctree_ds.cli.console import Console, abandon_output, describe_error, table_width
 from proctree_ds.cli.options import (
+    PROCESS_CACHE,
+    THREAD_CACHE,
     TreeOptions,
     account,
     address,
@@ -59,6 +61,15 @@ _FILE_WIDTH: Final = 120
     help="Read an event log (.jsonl, .gz, .zst; - for standard input) instead of the kernel.",
 )
 @click.option(
+    "--source",
+    "kind",
+    type=click.Choice(["auto", "ebpf", "procfs"]),
+    default="auto",
+    show_default=True,
+    help="Where live events come from: kernel programs, or netlink and /proc, which needs no BPF"
+    " and sees less; auto takes the first that the machine allows.",
+)
+@click.option(
     "--write-log",
     "log_path",
     metavar="FILE",
@@ -84,21 +95,34 @@ _FILE_WIDTH: Final = 120
     metavar="OPTION,...",
     multiple=True,
     callback=tree_options,
-    help="The tree: source=signals|none, process-cache=N, thread-cache=N, disable-procfs,"
-    " disable-procfs-query, follow-changes; separated by commas, or repeated.",
+    help="The tree: source=signals|events|both|none, process-cache=N, thread-cache=N,"
+    " disable-procfs, disable-procfs-query, follow-changes; separated by commas, or repeated.",
 )
 @click.option(
     "--loader",
     type=click.Choice(["auto", "libbpf", "bcc"]),
     default="auto",
     show_default=True,
-    help="What loads the kernel programs.",
+    help="What loads the kernel programs: bcc compiles them first, auto is libbpf where it can.",
 )
 @click.option(
     "--ring-size",
     metavar="SIZE",
     callback=size,
     help="The kernel's ring of events, a power of two.  [default: 8M]",
+)
+@click.option(
+    "--pin",
+    is_flag=True,
+    help="Leave the kernel programs attached at the end, however it comes; the next start with"
+    " --pin reads what they wrote meanwhile.",
+)
+@click.option(
+    "--pin-directory",
+    metavar="DIR",
+    default="/sys/fs/bpf/proctree",
+    show_default=True,
+    help="Where --pin keeps them, on a BPF file system.",
 )
 @click.option(
     "--skip-bad-lines", is_flag=True, help="Count lines that cannot be read, instead of ending."
@@ -140,6 +164,7 @@ def main(
     directories: tuple[str, ...],
     no_builtin: bool,
     replay: str | None,
+    kind: str,
     log_path: str | None,
     record: str | None,
     duration_ns: int | None,
@@ -147,6 +172,8 @@ def main(
     options: TreeOptions,
     loader: str,
     ring_size: int | None,
+    pin: bool,
+    pin_directory: str,
     skip_bad_lines: bool,
     metrics: tuple[str, int] | None,
     log_format: str,
@@ -160,6 +187,8 @@ def main(
     """
     _refuse_what_is_not_there(options, loader, record, replay, ring_size)
     _refuse_what_cannot_be(replay, log_path)
+    pins = pin_directory if pin else None
+    _refuse_what_the_source_lacks(kind, replay, options, ring_size, loader, pins)
     if user is not None and (keep_privileges or replay is not None):
         raise click.UsageError("--user is for a live run that does not --keep-privileges")
     console = Console(_COMMAND, quiet, log_format)
@@ -172,7 +201,7 @@ def main(
     if not registry.signatures:
         console.warn("there is no signature to run; events are only counted")
     try:
-        source = _open(replay, ring_size, options, skip_bad_lines, console)
+        source = _open(replay, kind, ring_size, loader, pins, options, skip_bad_lines, console)
     except ConfigurationError as error:
         raise click.UsageError(str(error)) from None
     except ProctreeError as error:
@@ -189,10 +218,10 @@ def main(
     chosen = ServiceOptions(metrics, user, keep_privileges)
     service = Service(chosen, console, registry, is_live=replay is None)
     pipeline = _assemble(
-        registry, source, sink, log, options, tree, duration_ns, replay, console, service
+        registry, source, sink, log, options, tree, duration_ns, replay, console, service, pins
     )
     try:
-        service.prepare(_rights(options) if replay is None else None, directories)
+        service.prepare(_rights(options, source) if replay is None else None, directories)
     except ProctreeError as error:
         source.close()
         if log is not None:
@@ -206,14 +235,22 @@ def main(
     _watch(pipeline, console, service)
     for line in left_out():
         console.say(line)
+    if pins is not None:
+        console.say(
+            f"pinned in {pins}: the kernel programs stay attached, and the next start with --pin"
+            " reads on from here"
+        )
     console.close()
     sys.exit(1 if console.has_failed else 0)
 
 
-def _rights(options: TreeOptions) -> set[str]:
+def _rights(options: TreeOptions, source: Source) -> set[str]:
     """The capabilities that a live run goes on to need."""
-    from proctree_ds.service.privileges import needed
+    from proctree_ds.service.privileges import WITHOUT_BPF, needed
+    from proctree_ds.sources.procfs_source import ProcfsSource
 
+    if isinstance(source, ProcfsSource):
+        return set(WITHOUT_BPF)
     return needed(reads_procfs=not options.disable_procfs)
 
 
@@ -228,17 +265,16 @@ def _refuse_what_is_not_there(
         raise click.UsageError(
             "--record: recordings cannot be written yet; use --write-log FILE, which --replay reads"
         )
-    if loader == "bcc":
-        raise click.UsageError("--loader bcc is not there yet; use libbpf, or leave it out")
-    if options.source in ("events", "both"):
-        raise click.UsageError(
-            f"--proctree source={options.source} is not there yet: there is one ring so far;"
-            " use source=signals"
-        )
+    if loader != "auto" and replay is not None:
+        raise click.UsageError("--loader is the kernel's: it means nothing with --replay")
     if ring_size is not None and replay is not None:
         raise click.UsageError("--ring-size is the kernel's: it means nothing with --replay")
     if options.follow_changes and replay is not None:
         raise click.UsageError("follow-changes is the kernel's: it means nothing with --replay")
+    if options.source in ("events", "both") and replay is not None:
+        raise click.UsageError(
+            f"source={options.source} names rings of the kernel: it means nothing with --replay"
+        )
 
 
 def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
@@ -250,6 +286,36 @@ def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
                 raise click.UsageError(f"--write-log would overwrite what --replay reads: {replay}")
 
 
+def _refuse_what_the_source_lacks(
+    kind: str,
+    replay: str | None,
+    options: TreeOptions,
+    ring_size: int | None,
+    loader: str,
+    pins: str | None,
+) -> None:
+    if kind != "auto" and replay is not None:
+        raise click.UsageError("--source is for live events: it means nothing with --replay")
+    if pins is not None and replay is not None:
+        raise click.UsageError("--pin is the kernel's: it means nothing with --replay")
+    if kind != "procfs":
+        return
+    if pins is not None or loader != "auto":
+        raise click.UsageError(
+            "--pin and --loader are for the kernel programs: use --source ebpf, or leave them out"
+        )
+    if ring_size is not None:
+        raise click.UsageError("--ring-size is the kernel programs': --source procfs has no ring")
+    if options.follow_changes:
+        raise click.UsageError("follow-changes needs the kernel programs: use --source ebpf")
+    if options.source in ("events", "both"):
+        raise click.UsageError(
+            f"source={options.source} names rings of the kernel programs: use --source ebpf"
+        )
+    if options.disable_procfs or options.disable_procfs_query:
+        raise click.UsageError("--source procfs looks at /proc all the time: allow it that")
+
+
 def _load(directories: Sequence[str], builtin: bool) -> Registry:
     from proctree_ds.registry import load_signatures
 
@@ -258,15 +324,18 @@ def _load(directories: Sequence[str], builtin: bool) -> Registry:
 
 def _open(
     replay: str | None,
+    kind: str,
     ring_size: int | None,
+    loader: str,
+    pins: str | None,
     options: TreeOptions,
     skip_bad_lines: bool,
     console: Console,
 ) -> Source:
-    from proctree_ds.cli.sources import open_live, open_replay
+    from proctree_ds.cli.sources import open_replay, open_watch
 
     if replay is None:
-        return open_live(options, ring_size)
+        return open_watch(kind, options, ring_size, console.warn, loader, pins)
     return open_replay(
         replay, skip_bad_lines=skip_bad_lines, on_skip=lambda error: console.skipped(str(error))
     )
@@ -283,7 +352,7 @@ def _open_log(path: str | None) -> Any:
 def _tree(options: TreeOptions) -> ProcessTree:
     from proctree_ds.tree import ProcessTree
 
-    return ProcessTree(options.process_cache or 16_384, options.thread_cache or 32_768)
+    return ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE))
 
 
 def _sink(output: str | None, tree: ProcessTree) -> tuple[Sink, Callable[[], Iterable[str]]]:
@@ -314,6 +383,7 @@ def _assemble(
     replay: str | None,
     console: Console,
     service: Service,
+    pins: str | None,
 ) -> Pipeline:
     from proctree_ds.clock import boot_now
     from proctree_ds.pipeline import Pipeline
@@ -348,6 +418,7 @@ def _assemble(
         log=log,
         duration_ns=duration_ns,
         clock=boot_now if replay is None else None,
+        resumable=pins is not None,
         on_report=on_report,
         on_trouble=on_trouble,
         on_fault=lambda fault: console.warn(str(fault), fault=fault.kind),

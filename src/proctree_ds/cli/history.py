@@ -107,7 +107,7 @@ def read_history(
     With `duration_ns` the machine is watched for so long after the picture, or until Ctrl-C.
     `on_batch` is given every batch. Raises `ProctreeError` where it cannot be read.
     """
-    tree = ProcessTree(options.process_cache or PROCESS_CACHE, options.thread_cache or THREAD_CACHE)
+    tree = ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE))
     is_live = source == "live"
     reader = (
         open_live(options)

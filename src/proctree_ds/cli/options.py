@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 import msgspec
@@ -17,6 +17,8 @@ from proctree_ds.errors import ConfigurationError, InvalidTime, ServiceError
 
 __all__ = [
     "CACHE_LIMIT",
+    "PROCESS_CACHE",
+    "THREAD_CACHE",
     "TreeOptions",
     "account",
     "address",
@@ -30,6 +32,11 @@ __all__ = [
 CACHE_LIMIT: Final = 16_777_216
 """The largest cache that can be asked for, in processes or threads: more than any machine has."""
 
+PROCESS_CACHE: Final = 16_384
+"""Processes that `proctree-detect` keeps."""
+THREAD_CACHE: Final = 32_768
+"""Tasks that it keeps, leaders included."""
+
 _SOURCES: Final = ("signals", "events", "both", "none")
 _CACHES: Final = ("process-cache", "thread-cache")
 _FLAGS: Final = ("disable-procfs", "disable-procfs-query", "follow-changes")
@@ -41,12 +48,23 @@ _LONGEST_NS: Final = 10**18
 class TreeOptions(msgspec.Struct, frozen=True):
     """What `--proctree` decides."""
 
-    source: str = "signals"
+    source: Literal["signals", "events", "both", "none"] = "signals"
     process_cache: int | None = None
     thread_cache: int | None = None
     disable_procfs: bool = False
     disable_procfs_query: bool = False
     follow_changes: bool = False
+
+    def caches(self, processes: int, threads: int) -> tuple[int, int]:
+        """How many processes and how many tasks to keep, where `processes` and `threads` are usual.
+
+        A number of processes that is given alone raises that of tasks: one that has room for as
+        many threads beside them. Otherwise there would be no room for them either.
+        """
+        process_cache = self.process_cache or processes
+        if self.thread_cache is not None:
+            return process_cache, self.thread_cache
+        return process_cache, max(threads, 2 * process_cache)
 
 
 def tree_options(_: click.Context, __: click.Parameter, values: Iterable[str]) -> TreeOptions:

@@ -52,7 +52,7 @@ def _missing(found: str) -> Check:
         "BCC",
         "missing",
         found,
-        "programs cannot be loaded by BCC; libbpf loads them, and nothing is lost",
+        "nothing stands in where libbpf or the compiled programs are missing",
         "apt-get install python3-bpfcc; never the package `bcc` of PyPI, an unrelated one",
     )
 

@@ -60,7 +60,7 @@ def process_events() -> Check:
 
 
 def _missing(found: str, remedy: str) -> Check:
-    cost = "without BPF, events cannot come from the connector either; with BPF, nothing is lost"
+    cost = "nothing with BPF; without it (--source procfs) only walks through /proc are left"
     return Check("process events", "missing", found, cost, remedy)
 
 

@@ -44,6 +44,7 @@ _OPTIONAL: Final = {
     ),
 }
 """What is lost without hooks that a capture can do without, and what to do."""
+_ONLY_BCC: Final = "BCC, if it is there, compiles the kernel programs at every start: a second"
 _NEEDED: Final = (
     "what it tells of is not captured",
     "look at `capture` below, which tells whether anything is",
@@ -59,12 +60,11 @@ def compiled_object(path: Path = OBJECT) -> Check:
             "programs",
             "missing",
             f"{path}: {error.strerror}",
-            "there is nothing to load: nothing can be captured live",
+            _ONLY_BCC,
             "install clang, llvm and libbpf-dev, then run `make -C bpf` or install proctree-ds"
             " again",
-            is_required=True,
         )
-    return Check("programs", "ok", f"{path}, {size:,} bytes", is_required=True)
+    return Check("programs", "ok", f"{path}, {size:,} bytes")
 
 
 def libbpf() -> Check:
@@ -76,13 +76,12 @@ def libbpf() -> Check:
             "libbpf",
             "missing",
             error.strerror or "it cannot be loaded",
-            "the kernel programs cannot be loaded by it",
+            _ONLY_BCC,
             "apt-get install libbpf1",
-            is_required=True,
         )
     functions.libbpf_version_string.restype = ctypes.c_char_p
     version: bytes = functions.libbpf_version_string()
-    return Check("libbpf", "ok", f"libbpf {version.decode()}", is_required=True)
+    return Check("libbpf", "ok", f"libbpf {version.decode()}")
 
 
 def ring(size_bytes: int = DEFAULT_RING_BYTES) -> Check:
@@ -98,6 +97,14 @@ def ring(size_bytes: int = DEFAULT_RING_BYTES) -> Check:
         fd = create(_RING_MAP, b"proctree_probe", 0, 0, size_bytes, None)
         if fd < 0:
             raise OSError(-fd, os.strerror(-fd))
+    except LibbpfMissing:
+        return Check(
+            name,
+            "degraded",
+            "not tried, for libbpf is not there",
+            "whether there is room for one, only the capture tells",
+            "look at `capture` below",
+        )
     except OSError as error:
         return Check(
             name,

@@ -19,8 +19,9 @@ import msgspec
 
 from proctree_ds.diagnosis.checks import Check, Places
 from proctree_ds.diagnosis.machine import mounts
-from proctree_ds.errors import ConfigurationError
+from proctree_ds.errors import ConfigurationError, SourceUnavailable
 from proctree_ds.sources.libbpf import load_library
+from proctree_ds.sources.pins import remove_pins as remove_sets
 
 __all__ = ["HOLDERS_LIMIT", "PINS", "PINS_LIMIT", "Pin", "find_pins", "pins", "remove_pins"]
 
@@ -55,30 +56,44 @@ def find_pins(directory: Path) -> list[Pin]:
     with _opened(directory) as fd:
         if fd is None:
             return []
-        names = sorted(os.listdir(fd))[:PINS_LIMIT]
+        names = _names(fd)[:PINS_LIMIT]
     return [Pin(name, *(_identity_of(directory / name) or (None, None))) for name in names]
 
 
 def remove_pins(directory: Path) -> list[str]:
     """Remove every pin in `directory`, and the directory. The names of what was removed.
 
-    What a running process holds goes on until it ends. Raises `ConfigurationError` as `find_pins`
-    does, and where the directory cannot be emptied.
+    Raises `ConfigurationError` as `find_pins` does, where somebody reads from the pins, and where
+    the directory cannot be emptied.
     """
-    removed = []
     with _opened(directory) as fd:
         if fd is None:
             return []
+        removed = _names(fd)
         try:
-            for name in sorted(os.listdir(fd)):
-                os.unlink(name, dir_fd=fd)
-                removed.append(name)
-            directory.rmdir()
+            for name in removed:
+                if "/" not in name:
+                    os.unlink(name, dir_fd=fd)
+            remove_sets(directory)
+        except SourceUnavailable as error:
+            raise ConfigurationError(str(error)) from None
         except OSError as error:
             raise ConfigurationError(
                 f"{directory} cannot be emptied: {error.strerror}; remove what is left by hand"
             ) from None
     return removed
+
+
+def _names(fd: int) -> list[str]:
+    """Of what is pinned in the directory itself and, as `set/name`, in those below."""
+    names = []
+    for name in sorted(os.listdir(fd)):
+        if stat.S_ISDIR(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+            below = os.listdir(f"/proc/self/fd/{fd}/{name}")
+            names += [f"{name}/{pinned}" for pinned in sorted(below)]
+        else:
+            names.append(name)
+    return names
 
 
 @contextmanager

@@ -129,6 +129,7 @@ def _wrong_version(version: object) -> str:
 
 _CONTEXT: Final = Context.__struct_fields__
 _IMAGE: Final = Image.__struct_fields__
+_WHOLE: Final = set(State.__struct_fields__)
 _PROGRAM: Final = ATTRIBUTES[: -len(_CONTEXT)]
 _ALIASES: Final = (("name", "comm"), ("cmd", "argv"), ("execution_binary", "executable"))
 
@@ -203,6 +204,7 @@ def _fork(line: ForkLine) -> Fork:
         stated.pop("comm", None),
         stated.pop("context", None),
         stated or None,
+        line.origin,
     )
 
 
@@ -212,7 +214,7 @@ def _exec(line: ExecLine) -> Exec:
         stated.setdefault("exec_time", line.time)
         image = {name: stated.pop(name) for name in _IMAGE if name in stated}
         stated["image"] = Image(**image)
-    whole = "comm" in stated and "cwd" in stated and "root" in stated and "context" in stated
+    whole = line.origin == "event" and stated.keys() >= _WHOLE
     return Exec(
         line.time,
         Task(line.task.tid, line.task.start_time),
@@ -221,6 +223,7 @@ def _exec(line: ExecLine) -> Exec:
         line.old_tid,
         line.ns_tid,
         line.ns_pid,
+        line.origin,
     )
 
 
@@ -233,6 +236,7 @@ def _change(line: ChangeLine) -> Change:
         _task(line.parent),
         line.subreaper,
         line.untold_until,
+        line.origin,
     )
 
 

@@ -219,6 +219,7 @@ class ForkLine(_Attributes, frozen=True, tag="fork"):
     leader: TaskRefLine | None = None
     parent: TaskRefLine | None = None
     creator: TaskRefLine | None = None
+    origin: Origin = "event"
 
 
 class ExecLine(_Attributes, frozen=True, tag="exec"):
@@ -230,6 +231,7 @@ class ExecLine(_Attributes, frozen=True, tag="exec"):
     ns_pid: Pid | None = None
     parent: TaskRefLine | None = None
     old_tid: Pid | None = None
+    origin: Origin = "event"
 
 
 class ChangeLine(_Attributes, frozen=True, tag="change"):
@@ -241,6 +243,7 @@ class ChangeLine(_Attributes, frozen=True, tag="change"):
     parent: TaskRefLine | None = None
     subreaper: bool | None = None
     untold_until: Time | None = None
+    origin: Origin = "event"
 
 
 class ExitLine(_Line, frozen=True, tag="exit"):

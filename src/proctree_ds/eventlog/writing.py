@@ -192,6 +192,7 @@ def _fork(event: Fork) -> Line:
         leader=_ref(event.leader),
         parent=_ref(event.parent),
         creator=_ref(event.creator),
+        origin=event.origin,
         **_attributes(given),
     )
 
@@ -204,6 +205,7 @@ def _exec(event: Exec) -> Line:
         ns_pid=event.ns_pid,
         parent=_ref(event.parent),
         old_tid=event.old_tid,
+        origin=event.origin,
         **_exec_attributes(event),
     )
 
@@ -216,6 +218,7 @@ def _change(event: Change) -> Line:
         parent=_ref(event.parent),
         subreaper=event.subreaper,
         untold_until=event.untold_until,
+        origin=event.origin,
         **_attributes(event.given),
     )
 

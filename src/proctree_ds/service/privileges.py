@@ -24,7 +24,7 @@ import msgspec
 
 from proctree_ds.errors import ServiceError
 
-__all__ = ["Kept", "drop_privileges", "has_any", "needed", "require_user"]
+__all__ = ["WITHOUT_BPF", "Kept", "drop_privileges", "has_any", "needed", "require_user"]
 
 _NUMBERS: Final = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19, "CAP_BPF": 39}
 _SETPCAP: Final = 8
@@ -60,6 +60,10 @@ class Kept(msgspec.Struct, frozen=True):
             f" ({path} cannot be read without {name})" for name, path in self.because.items()
         )
         return f"going on {who}with {names}{reasons}"
+
+
+WITHOUT_BPF: Final = frozenset({"CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE"})
+"""What goes on to be needed where all there is comes from /proc: its links, and environ."""
 
 
 def has_any() -> bool:

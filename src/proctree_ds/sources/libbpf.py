@@ -12,7 +12,22 @@ import os
 from collections import deque
 from typing import Any, Final
 
-__all__ = ["BpfObject", "LibbpfError", "LibbpfMissing", "load_library"]
+from proctree_ds.sources.loading import LoaderError
+
+__all__ = [
+    "BpfObject",
+    "LibbpfError",
+    "LibbpfMissing",
+    "clear_map",
+    "load_library",
+    "map_entries",
+    "map_items",
+    "open_iterator",
+    "open_pin",
+    "pin",
+    "recursion_misses",
+    "set_item",
+]
 
 SONAME: Final = "libbpf.so.1"
 _LOG_LINES: Final = 6
@@ -42,6 +57,12 @@ _NUMBERS: Final[dict[str, tuple[Any, ...]]] = {
     "libbpf_num_possible_cpus": (),
     "bpf_iter_create": (ctypes.c_int,),
     "bpf_obj_get_info_by_fd": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+    "bpf_obj_get": (ctypes.c_char_p,),
+    "bpf_obj_pin": (ctypes.c_int, ctypes.c_char_p),
+    "bpf_map_get_next_key": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+    "bpf_map_delete_elem": (ctypes.c_int, ctypes.c_void_p),
+    "bpf_map_lookup_elem": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p),
+    "bpf_map_update_elem": (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint64),
 }
 
 
@@ -49,12 +70,8 @@ class LibbpfMissing(OSError):
     """There is no libbpf of major version 1 on this system."""
 
 
-class LibbpfError(OSError):
+class LibbpfError(LoaderError):
     """A call to libbpf failed. `log` holds the last lines that libbpf wrote about it."""
-
-    def __init__(self, code: int, action: str, log: tuple[str, ...]) -> None:
-        super().__init__(code, f"{action}: {os.strerror(code)}")
-        self.log = log
 
 
 class _ProgramInfo(ctypes.Structure):
@@ -65,6 +82,19 @@ class _ProgramInfo(ctypes.Structure):
         ("run_time_ns", ctypes.c_uint64),
         ("run_count", ctypes.c_uint64),
         ("recursion_misses", ctypes.c_uint64),
+    )
+
+
+class _MapInfo(ctypes.Structure):
+    """The head of struct bpf_map_info (include/uapi/linux/bpf.h)."""
+
+    _fields_ = (
+        ("kind", ctypes.c_uint32),
+        ("id", ctypes.c_uint32),
+        ("key_size", ctypes.c_uint32),
+        ("value_size", ctypes.c_uint32),
+        ("max_entries", ctypes.c_uint32),
+        ("map_flags", ctypes.c_uint32),
     )
 
 
@@ -82,6 +112,8 @@ class Library:
             self._declare(name, ctypes.c_int, arguments)
         self.functions.bpf_object__close.argtypes = (ctypes.c_void_p,)
         self.functions.bpf_object__close.restype = None
+        self.functions.bpf_link__disconnect.argtypes = (ctypes.c_void_p,)
+        self.functions.bpf_link__disconnect.restype = None
         self._log: deque[str] = deque(maxlen=_LOG_LINES)
         self._text = ctypes.create_string_buffer(_LOG_BYTES)
         self._format: Any = ctypes.CDLL(None).vsnprintf
@@ -138,6 +170,79 @@ def load_library() -> Library:
     if _library is None:
         _library = Library()
     return _library
+
+
+def pin(fd: int, path: str) -> None:
+    """Give a map, program or link a name in a BPF file system, which keeps it alive."""
+    load_library().number(f"pin {path}", "bpf_obj_pin", fd, os.fsencode(path))
+
+
+def open_pin(path: str) -> int:
+    """A new file descriptor of what is pinned at `path`."""
+    return load_library().number(f"open {path}", "bpf_obj_get", os.fsencode(path))
+
+
+def open_iterator(link: int) -> int:
+    """A new file descriptor that reads what the iterator program of this link writes."""
+    return load_library().number(f"iterate link {link}", "bpf_iter_create", link)
+
+
+def recursion_misses(program: int) -> int:
+    """How often the kernel skipped a program since it was already running on that CPU.
+
+    Always 0 before Linux 5.12, which does not count it.
+    """
+    info = _ProgramInfo()
+    _read_info(program, info)
+    misses: int = info.recursion_misses
+    return misses
+
+
+def map_entries(fd: int) -> int:
+    """The size of a map; of a ring buffer, in bytes."""
+    info = _MapInfo()
+    _read_info(fd, info)
+    entries: int = info.max_entries
+    return entries
+
+
+def clear_map(fd: int) -> None:
+    """Take everything out of a hash map whose keys are numbers of 64 bits."""
+    functions = load_library().functions
+    key = ctypes.c_uint64()
+    for _ in range(map_entries(fd)):
+        if functions.bpf_map_get_next_key(fd, None, ctypes.byref(key)) < 0:
+            return
+        functions.bpf_map_delete_elem(fd, ctypes.byref(key))
+
+
+def map_items(fd: int) -> dict[int, bytes]:
+    """What is in a hash map whose keys are numbers of 64 bits."""
+    functions = load_library().functions
+    info = _MapInfo()
+    _read_info(fd, info)
+    key, value = ctypes.c_uint64(), ctypes.create_string_buffer(info.value_size)
+    last, items = None, {}
+    for _ in range(info.max_entries):
+        if functions.bpf_map_get_next_key(fd, last, ctypes.byref(key)) < 0:
+            break
+        last = ctypes.byref(key)
+        if functions.bpf_map_lookup_elem(fd, last, value) == 0:
+            items[key.value] = value.raw
+    return items
+
+
+def set_item(fd: int, number: int, value: bytes) -> bool:
+    """Put something into a map whose keys are numbers of 64 bits; False if there is no room."""
+    key = ctypes.byref(ctypes.c_uint64(number))
+    return bool(load_library().functions.bpf_map_update_elem(fd, key, value, 0) == 0)
+
+
+def _read_info(fd: int, info: ctypes.Structure) -> None:
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    load_library().number(
+        f"info of {fd}", "bpf_obj_get_info_by_fd", fd, ctypes.byref(info), ctypes.byref(size)
+    )
 
 
 class BpfObject:
@@ -226,26 +331,38 @@ class BpfObject:
 
     def iterator(self, program: str) -> int:
         """A new file descriptor that reads what an attached iterator program writes."""
-        link = self._library.number(f"link of {program}", "bpf_link__fd", self._links[program])
-        return self._library.number(f"iterate {program}", "bpf_iter_create", link)
+        return open_iterator(self._link_fd(program))
+
+    def program_fd(self, name: str) -> int:
+        """The file descriptor of a program; it belongs to this object."""
+        return self._library.number(f"program {name}", "bpf_program__fd", self._program(name))
 
     def recursion_misses(self, program: str) -> int:
-        """How often the kernel skipped the program since it was already running on that CPU.
+        """See the function of that name."""
+        return recursion_misses(self.program_fd(program))
 
-        Always 0 before Linux 5.12, which does not count it.
+    def link_fds(self) -> dict[str, int]:
+        """The file descriptors of what is attached, by what to detach; they belong to this object.
+
+        One of a tracepoint can only be pinned since Linux 5.15.
         """
-        info = _ProgramInfo()
-        size = ctypes.c_uint32(ctypes.sizeof(info))
-        fd = self._library.number(f"program {program}", "bpf_program__fd", self._program(program))
-        self._library.number(
-            f"info of {program}",
-            "bpf_obj_get_info_by_fd",
-            fd,
-            ctypes.byref(info),
-            ctypes.byref(size),
-        )
-        misses: int = info.recursion_misses
-        return misses
+        return {name: self._link_fd(name) for name in self._links}
+
+    def leave_attached(self) -> None:
+        """The links were pinned: closing this object leaves them as they are.
+
+        Of a tracepoint's link libbpf would switch the event off, pinned or not
+        (bpf_link_perf_detach(), 1.1), and so it never gets to close the event's own descriptor.
+        """
+        for name in [name for name in self._links if ":" in name]:
+            fd = self._link_fd(name)
+            link = self._links.pop(name)
+            self._library.functions.bpf_link__disconnect(link)
+            self._library.functions.bpf_link__destroy(link)
+            os.close(fd)
+
+    def _link_fd(self, name: str) -> int:
+        return self._library.number(f"link of {name}", "bpf_link__fd", self._links[name])
 
     def close(self) -> None:
         """Detach and free everything. Closing twice is fine."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -28,22 +29,90 @@ from proctree_ds.model import (
 )
 from proctree_ds.wire import tty_name
 
-__all__ = ["picture", "pictures_missing_from", "with_arguments"]
+__all__ = [
+    "Glance",
+    "glance",
+    "picture",
+    "pictures_missing_from",
+    "program",
+    "start_of",
+    "tasks",
+    "with_arguments",
+]
 
 _PROC: Final = Path("/proc")
 _DELETED: Final = " (deleted)"
 _UNSET: Final = 0xFFFFFFFF
+_KERNEL_THREAD: Final = 0x00200000
+"""PF_KTHREAD, include/linux/sched.h, 6.18."""
 
 
 def pictures_missing_from(seen: set[int]) -> list[Snapshot]:
     """Pictures of the tasks that /proc lists and `seen`, a set of tids, does not hold."""
-    rows = (
-        picture(pid, tid)
-        for pid in _numbers(_PROC)
-        for tid in _numbers(_PROC / str(pid) / "task")
-        if tid not in seen
-    )
+    rows = (picture(pid, tid) for pid, tid in tasks() if tid not in seen)
     return [row for row in rows if row is not None]
+
+
+def tasks() -> Iterator[tuple[int, int]]:
+    """Pid and tid of every task that /proc lists."""
+    for pid in _numbers(_PROC):
+        for tid in _numbers(_PROC / str(pid) / "task"):
+            yield pid, tid
+
+
+def start_of(pid: int, tid: int) -> int | None:
+    """The tick in which a task started, ended though it may be; None if /proc does not show it."""
+    try:
+        return _start(_text(_PROC / str(pid) / "task" / str(tid) / "stat"))
+    except (OSError, LookupError, ValueError):
+        return None
+
+
+def program(pid: int) -> Given:
+    """What a process runs, the quickest way: name, executable and arguments, as far as shown."""
+    directory = _PROC / str(pid)
+    given: Given = {}
+    if (executable := _executable(directory / "exe")) is not None:
+        given["executable"] = executable
+    if arguments := _arguments(directory / "cmdline"):
+        given["argv"] = arguments
+    with suppress(OSError):
+        given["comm"] = _text(directory / "comm").removesuffix("\n")
+    return given
+
+
+class Glance(NamedTuple):
+    """What can be compared cheaply to tell whether a task has changed: a picture costs more."""
+
+    start: int
+    parent: int
+    rest: tuple[str | None, ...]
+    image: tuple[str | None, ...]
+
+
+def glance(pid: int, tid: int) -> Glance | None:
+    """A look at one task; None if it has ended, or cannot be read."""
+    directory = _PROC / str(pid) / "task" / str(tid)
+    try:
+        stat = _text(directory / "stat")
+        status = _text(directory / "status")
+        head, _, tail = stat.rpartition(")")
+        fields = tail.split()
+        start, parent, is_last = _start(stat), int(fields[1]), fields[17] == "1"
+    except (OSError, LookupError, ValueError):
+        return None
+    if fields[0] in "ZXx" and (tid != pid or is_last):
+        return None
+    ids = status.partition("\nUid:")[2].partition("\nFDSize:")[0]
+    capabilities = status.partition("\nCapInh:")[2].partition("\nNoNewPrivs:")[0]
+    is_kernel = int(fields[6]) & _KERNEL_THREAD  # its name tells what it works on just now
+    name = None if is_kernel else head.partition("(")[2]
+    rest = (name, *fields[2:5], ids, capabilities, _link(directory / "cwd"))
+    try:
+        arguments = _text(directory / "cmdline")
+    except OSError:
+        arguments = None
+    return Glance(start, parent, rest, (_link(directory / "exe"), arguments))
 
 
 def with_arguments(snapshot: Snapshot, names: Sequence[str]) -> Snapshot:

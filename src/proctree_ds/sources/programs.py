@@ -1,21 +1,29 @@
 """The kernel programs in bpf/: configured, loaded, attached. What they write is read elsewhere.
 
-A machine that does not allow them is told apart by cause, and each cause has its remedy.
+libbpf loads what was compiled at installation; BCC compiles the same source here and now, for
+where there is no libbpf or nothing was compiled. A machine that does not allow them is told apart
+by cause, and each cause has its remedy.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from errno import EACCES, ENOMEM, EPERM
+from hashlib import sha256
 from pathlib import Path
 from struct import Struct
 from typing import Final
 
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
-from proctree_ds.sources.libbpf import BpfObject, LibbpfError, LibbpfMissing
+from proctree_ds.sources.libbpf import BpfObject, LibbpfMissing, pin
+from proctree_ds.sources.loading import LoadedObject, LoaderError, MissingHere, require_types
 
-__all__ = ["KernelPrograms", "unavailable"]
+__all__ = ["LOADERS", "KernelPrograms", "fingerprint", "unavailable"]
+
+LOADERS: Final = ("auto", "libbpf", "bcc")
+"""What may load the programs. `auto` is libbpf, and BCC where libbpf cannot."""
 
 _OBJECT: Final = Path(__file__).parent.parent / "_bpf" / "proctree.bpf.o"
 _KERNEL_BTF: Final = Path("/sys/kernel/btf/vmlinux")
@@ -48,18 +56,24 @@ _PLAIN_PICTURE: Final = "picture_plain"
 _WHOLE_PICTURE: Final = "picture_sleeping"
 """This one also reads argv and environment, for which the kernel may have to wait."""
 
+_PINNED_MAPS: Final = ("events", "changes", "lost", "cgroups_sent", "cgroup_paths", "reader")
+"""What a reader needs to go on; the other maps live as long as the programs that use them."""
+
 _MAX_NAMES: Final = 16
 _NAME_BYTES: Final = 32
-_config: Final = Struct("=IIQ8s")
+_config: Final = Struct("=IIQ8sI4x")
 """The head of struct pt_config; the names follow, each as 32 bytes and 32 bytes of mask."""
+_SECRET: Final = slice(16, 24)
+_RINGS: Final = {"events": 1, "changes": 2}
 _HIERARCHIES: Final = ((0, ""), (1, "memory"), (2, "pids"))
 
 
 class KernelPrograms:
-    """The object of bpf/, loaded with rings of these sizes, and attached by `attach()`.
+    """The programs of bpf/, loaded with rings of these sizes, and attached by `attach()`.
 
-    Raises `ConfigurationError` for names that cannot be kept and `SourceUnavailable` where the
-    machine does not allow it.
+    `loader` is one of `LOADERS`; `rings` names those that get lifecycle events, "events" and
+    "changes", one or both. Raises `ConfigurationError` for names that cannot be kept and
+    `SourceUnavailable` where the machine does not allow it.
     """
 
     def __init__(
@@ -69,13 +83,19 @@ class KernelPrograms:
         env_names: Sequence[str],
         follows_calls: bool,
         object_path: str | os.PathLike[str] | None = None,
+        loader: str = "auto",
+        rings: Sequence[str] = ("events",),
     ) -> None:
+        if loader not in LOADERS:
+            raise ConfigurationError(f"{loader!r} is no loader: give one of {', '.join(LOADERS)}")
         self._sizes = {"events": events_bytes, "changes": changes_bytes}
-        self._constants = _config_bytes(_hierarchy(), env_names)
+        self._constants = _config_bytes(_hierarchy(), env_names, rings)
         self._follows_calls = follows_calls
         self._attached: list[str] = []
         self.reads_arguments = True
         """Whether pictures can hold arguments and environment: Linux 6.0 and newer."""
+        self.loader = loader
+        """What loaded the programs: libbpf or bcc."""
         self._object = self._open(Path(object_path or _OBJECT))
 
     def attach(self) -> None:
@@ -103,8 +123,11 @@ class KernelPrograms:
 
     def skipped(self) -> int:
         """How often the kernel skipped a program that was already running on that CPU."""
+        return sum(map(self._object.recursion_misses, self._counted()))
+
+    def _counted(self) -> tuple[str, ...]:
         calls = (_CALL_PROGRAM,) if self._follows_calls else ()
-        return sum(map(self._object.recursion_misses, (*_LIFECYCLE, *_CHANGES, *calls)))
+        return (*_LIFECYCLE, *_CHANGES, *calls)
 
     def picture(self, with_arguments: bool) -> int:
         """A file descriptor that reads a record of every task, one after the other.
@@ -114,36 +137,57 @@ class KernelPrograms:
         """
         return self._object.iterator(_WHOLE_PICTURE if with_arguments else _PLAIN_PICTURE)
 
+    def pin(self, directory: str) -> None:
+        """Name in a BPF file system what the next reader needs; closing then detaches nothing.
+
+        Raises OSError, and `SourceUnavailable` for what BCC has loaded.
+        """
+        if not isinstance(self._object, BpfObject):
+            raise SourceUnavailable("what BCC loads cannot be pinned: install libbpf1")
+        for name in _PINNED_MAPS:
+            pin(self._object.map_fd(name), f"{directory}/{name}")
+        for program in self._counted():
+            pin(self._object.program_fd(program), f"{directory}/program_{program}")
+        for name, fd in self._object.link_fds().items():
+            pin(fd, f"{directory}/link_{name}")
+        self._object.leave_attached()
+
     def close(self) -> None:
         """Detach and free everything."""
         self._object.close()
 
-    def _open(self, path: Path) -> BpfObject:
-        """The loaded object, without what reads arguments where the kernel does not take that."""
-        if _is_missing(path):
-            raise SourceUnavailable(
-                f"the compiled kernel programs are missing ({path}): clang was not there at"
-                " installation. Install clang, llvm and libbpf-dev, then run `make -C bpf` or"
-                " install proctree-ds again."
-            )
-        if not _KERNEL_BTF.exists():
-            raise SourceUnavailable(
-                f"this kernel does not describe its types ({_KERNEL_BTF} is missing). Use a kernel"
-                " built with CONFIG_DEBUG_INFO_BTF, or another source."
-            )
+    def _open(self, path: Path) -> LoadedObject:
+        """The loaded programs, by the loader that was asked for or the first that can."""
+        if self.loader == "bcc":
+            return self._load_what_is_taken(_open_by_bcc)
         try:
-            return self._load(path)
+            programs = self._load_what_is_taken(lambda: _open_by_libbpf(path))
+        except MissingHere as missing:
+            if self.loader == "libbpf":
+                raise
+            self.loader = "bcc"
+            try:
+                return self._load_what_is_taken(_open_by_bcc)
+            except SourceUnavailable as error:
+                raise SourceUnavailable(f"{missing} BCC could do it as well, but {error}") from None
+        self.loader = "libbpf"
+        return programs
+
+    def _load_what_is_taken(self, make: Callable[[], LoadedObject]) -> LoadedObject:
+        """Without what reads arguments where the kernel does not take that."""
+        try:
+            return self._load(make)
         except OSError as error:
             if _is_refusal(error):
                 raise unavailable(error) from None
         self.reads_arguments = False
         try:
-            return self._load(path)
+            return self._load(make)
         except OSError as error:
             raise unavailable(error) from None
 
-    def _load(self, path: Path) -> BpfObject:
-        loading = BpfObject(str(path))
+    def _load(self, make: Callable[[], LoadedObject]) -> LoadedObject:
+        loading = make()
         try:
             if not self.reads_arguments:
                 loading.leave_out(_WHOLE_PICTURE)
@@ -158,6 +202,47 @@ class KernelPrograms:
             loading.close()
             raise
         return loading
+
+
+def fingerprint(
+    events_bytes: int,
+    changes_bytes: int,
+    env_names: Sequence[str],
+    follows_calls: bool,
+    object_path: str | os.PathLike[str] | None = None,
+) -> str:
+    """The same for programs that write the same in the same way: 12 hexadecimal digits.
+
+    Raises what `KernelPrograms` raises for these arguments.
+    """
+    constants = _config_bytes(_hierarchy(), env_names, ("events",))
+    settings = (events_bytes, changes_bytes, follows_calls, constants[: _SECRET.start])
+    digest = sha256(repr((settings, constants[_SECRET.stop :])).encode())
+    with suppress(OSError):  # whoever loads it next says what is wrong
+        digest.update(Path(object_path or _OBJECT).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _open_by_libbpf(path: Path) -> LoadedObject:
+    if _is_missing(path):
+        raise MissingHere(
+            f"the compiled kernel programs are missing ({path}): clang was not there at"
+            " installation. Install clang, llvm and libbpf-dev, then run `make -C bpf` or"
+            " install proctree-ds again."
+        )
+    require_types(_KERNEL_BTF)
+    try:
+        return BpfObject(str(path))
+    except LibbpfMissing:
+        raise MissingHere(
+            "libbpf.so.1 cannot be loaded. Install libbpf 1.x (Debian, Ubuntu: libbpf1)."
+        ) from None
+
+
+def _open_by_bcc() -> LoadedObject:
+    from proctree_ds.sources.bcc.object import BccObject
+
+    return BccObject(_KERNEL_BTF)
 
 
 def _require_tracefs() -> None:
@@ -176,7 +261,7 @@ def _is_missing(path: Path) -> bool:
         return False  # whoever may not look will be told so by the loader
 
 
-def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
+def _config_bytes(hierarchy: int, names: Sequence[str], rings: Sequence[str]) -> bytes:
     """struct pt_config of bpf/proctree.h."""
     if len(names) > _MAX_NAMES:
         raise ConfigurationError(f"{len(names)} environment variables: at most {_MAX_NAMES}")
@@ -192,7 +277,9 @@ def _config_bytes(hierarchy: int, names: Sequence[str]) -> bytes:
         letters |= 1 << (raw[0] + 5 * raw[1]) % 64
         parts.append(raw.ljust(_NAME_BYTES, b"\0"))
         parts.append((b"\xff" * len(raw)).ljust(_NAME_BYTES, b"\0"))
-    return _config.pack(hierarchy, len(names), letters, os.urandom(8)) + b"".join(parts)
+    wanted = sum(_RINGS[ring] for ring in rings)
+    head = _config.pack(hierarchy, len(names), letters, os.urandom(8), wanted)
+    return head + b"".join(parts)
 
 
 def _hierarchy() -> int:
@@ -216,17 +303,13 @@ def _hierarchy() -> int:
 
 def _is_refusal(error: OSError) -> bool:
     """Whether nothing else needs to be tried. The verifier says EACCES as well, but to root."""
-    if isinstance(error, LibbpfMissing) or error.errno == EPERM:
+    if error.errno == EPERM:
         return True
     return error.errno == EACCES and os.geteuid() != 0
 
 
 def unavailable(error: OSError) -> SourceUnavailable:
     """What went wrong in one sentence, and what to do about it in another."""
-    if isinstance(error, LibbpfMissing):
-        return SourceUnavailable(
-            "libbpf.so.1 cannot be loaded. Install libbpf 1.x (Debian, Ubuntu: libbpf1)."
-        )
     if _is_refusal(error):
         return SourceUnavailable(
             "the kernel does not let this user load BPF programs. Run as root, or with the"
@@ -243,5 +326,5 @@ def unavailable(error: OSError) -> SourceUnavailable:
 
 
 def _reason(error: OSError) -> str:
-    log = error.log if isinstance(error, LibbpfError) else ()
+    log = error.log if isinstance(error, LoaderError) else ()
     return "; ".join((error.strerror or str(error), *log))

@@ -5,10 +5,11 @@ only one that may be written; then a page with the producer position and the dat
 a row so that a record is always one run of bytes. A record has a header of 8 bytes: its length,
 with one bit for "being written" and one for "given up", and an offset that only the kernel needs.
 
-The consumer position moves once a batch. The kernel wakes the reader for a record only if the
-reader had taken everything before it, and a wake-up costs whoever wrote the record far more than
-the record. So the position stays one record behind while the reader is at work, and moves all the
-way in `rest()`, when it goes to sleep.
+The consumer position moves in `release()`, once a batch was handled: where the ring outlives its
+reader the next one begins there, and so is told of a batch twice rather than never. The kernel
+wakes the reader for a record only if the reader had taken everything before it, and a wake-up
+costs whoever wrote the record far more than the record. So the position stays one record behind
+while the reader is at work, and moves all the way in `rest()`, when it goes to sleep.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Ring(Generic[T]):
         self._consumer = memoryview(self._control)[:8].cast("Q")
         self._producer = memoryview(self._data)[:8].cast("Q")
         self._page = page
-        self._position = self._consumer[0]
+        self._position = self._last = self._consumer[0]
         if ordered is None:
             ordered = platform.machine() in _ORDERED_LOADS
         self._barrier = None if ordered else _memory_barrier()
@@ -100,8 +101,15 @@ class Ring(Generic[T]):
             left -= 1
         if position != self._position:
             self._position = position
-            self._consumer[0] = last
+            self._last = last
         return results, not left
+
+    def release(self, until: int | None = None) -> None:
+        """What was drained has been handled: the kernel may write there again.
+
+        With `until`, an earlier value of `taken`, only what came before it.
+        """
+        self._consumer[0] = self._last if until is None else min(until, self._last)
 
     def _committed(self, position: int, end: int) -> int:
         """Where the first record stands that is still being written; `end` if none is."""
@@ -128,8 +136,8 @@ class Ring(Generic[T]):
         return bool(self._position == self._producer[0])
 
     def rest(self) -> None:
-        """Everything that was drained is given back; from here on the next record wakes."""
-        self._consumer[0] = self._position
+        """Everything was handled, and all of it is given back: the next record wakes."""
+        self._consumer[0] = self._last = self._position
 
     def close(self) -> None:
         """Unmap. Closing twice is fine."""

@@ -105,6 +105,18 @@ def test_case_34_a_lost_exit_is_found_by_the_next_repair(flooded: Flooded) -> No
         assert flooded.info(ds, "stays", flooded.repair.time).is_alive
 
 
+def test_case_34_a_picture_comes_now_and_then_though_nobody_counted_a_loss(victims: Path) -> None:
+    with Stage(reads=False, picture_seconds=0.05).closing() as stage:
+        life = stage.run("gone", [victims / "target", "3"])
+        picture = stage.read_until(lambda e: isinstance(e, Picture) and e.since > life.ended)
+        told = stage.end()
+    assert isinstance(picture, Picture)
+    for ds in told.without(told.one(Exit, life)):
+        gone = told.info(ds, life, picture.time)
+        assert (gone.is_alive, gone.exit_code) == (False, None)
+        assert "exit_time" in gone.certainty.inferred
+
+
 def test_case_38_answers_that_touch_the_loss_say_so_and_others_do_not(flooded: Flooded) -> None:
     told, loss = flooded.told, flooded.window
     window = LossWindow(told.at(loss.since), told.at(loss.time), loss.lost)
