@@ -142,6 +142,15 @@ def test_a_time_beyond_the_history_is_told(log: Path) -> None:
     assert "the history begins at" in ask("diff", log, "--since", "-100s").stderr
 
 
+def test_a_loss_in_the_time_is_told() -> None:
+    told = "3 events of this time were lost, in 1 window"
+    assert told in ask("diff", WEBSHELL, "--since", "+60s").stderr
+    assert told not in ask("diff", WEBSHELL, "--since", "+80s").stderr
+    assert told in ask("timeline", WEBSHELL, "--pid", 2244).stderr
+    assert told not in ask("timeline", WEBSHELL, "--pid", 2220).stderr
+    assert told not in ask("timeline", WEBSHELL, "--pid", 2244, "--at", "+73s").stderr
+
+
 # ------------------------------------------------------------------------------------ timeline
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 from proctree_ds.cli.answers import Asked
-from proctree_ds.cli.console import Console, abandon_output, describe_error
+from proctree_ds.cli.console import Console, abandon_output, describe_error, number
 from proctree_ds.cli.options import TreeOptions, duration, entity, tree_options
 from proctree_ds.clock import format_time
 from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
@@ -28,6 +28,7 @@ __all__ = [
     "need_one",
     "output_option",
     "refuse_unwatched",
+    "tell_losses",
     "watch_option",
     "which",
     "window",
@@ -178,7 +179,24 @@ def window(question: Asked, since: str | None, until: str | None) -> tuple[int, 
         question.console.warn(f"the history ends at {format_time(end)}: nothing later is known")
     if first < start:
         question.console.warn(f"the history begins at {format_time(start)}, little before is known")
+    tell_losses(question, first, last)
     return first, last
+
+
+def tell_losses(question: Asked, first: int, last: int) -> None:
+    """Say so where events were lost in a stretch of time: what they told is missing."""
+    tree = question.answers.tree
+    losses = [
+        loss
+        for loss in tree.losses
+        if loss.since + tree.boot_time <= last and loss.time + tree.boot_time >= first
+    ]
+    if losses:
+        lost = sum(loss.lost or 0 for loss in losses)
+        question.console.warn(
+            f"{number(lost, 'event') if lost else 'events'} of this time were lost,"
+            f" in {number(len(losses), 'window')}: what happened then may be missing here"
+        )
 
 
 def window_options(command: _Command) -> _Command:

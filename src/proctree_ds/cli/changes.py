@@ -18,6 +18,7 @@ from proctree_ds.cli.asking import (
     need_one,
     output_option,
     refuse_unwatched,
+    tell_losses,
     watch_option,
     which,
     window,
@@ -103,6 +104,8 @@ def timeline(
     with asked(source, duration_ns=duration_ns, **common) as question:
         info = question.find_last(pid, entity_id, question.time)
         rows = history_of(question.answers, info.entity_id, question.time)
+        end = question.time if info.exit_time is None else info.exit_time
+        tell_losses(question, info.start_time, end)
         if with_children:
             made = (
                 child

@@ -42,7 +42,8 @@ def stats(duration_ns: int | None, limit: int | None, **common: Any) -> None:
         tally.skipped_lines += 1
 
     with asked(duration_ns=duration_ns, on_batch=tally.add, on_skip=skipped, **common) as question:
-        first, last = window(question, None, None)
+        first, last = question.history.start, question.history.end
+        assert first is not None and last is not None
         found = statistics(
             question.answers,
             question.history.picture(last, with_exited=True).processes,
