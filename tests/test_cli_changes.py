@@ -185,6 +185,24 @@ def test_children_stand_among_what_happened_when_they_are_asked_for(log: Path) -
     assert "child" not in {row["kind"] for row in answers("timeline", log, "--pid", 600)}
 
 
+def test_what_a_limit_took_is_neither_told_nor_made_up(tmp_path: Path) -> None:
+    path = tmp_path / "restless.jsonl"
+    changes = [Change(1_000 + i, SHELL, {"comm": f"n{i}", "uid": i}) for i in range(1_000)]
+    write_events(path, [Fork(100, SHELL, parent=INIT), *changes])
+    rows = answers("timeline", path, "--pid", 600)
+    assert len(rows) < 100
+    (gap,) = [row for row in rows if row["kind"] == "dropped"]
+    assert (gap["from"], gap["to"]) == ({}, {"name": None, "uid": None})
+    after = rows[rows.index(gap) + 1]
+    assert after["from"] == {"name": None, "uid": None}
+    assert after["to"]["name"].startswith("n9")
+    result = ask("diff", path, "--output", "table")
+    assert "changes of processes that change all the time were dropped" in result.stderr
+    assert "- → n9" in result.stdout
+    text = ask("timeline", path, "--pid", 600, "--output", "table").stdout
+    assert "how these changed was dropped: name, uid" in text
+
+
 def test_a_timeline_reads_well() -> None:
     lines = ask("timeline", WEBSHELL, "--pid", 2244, "--output", "table").stdout.splitlines()
     assert any(re.search(r"euid, suid +33 → 0", line) for line in lines)
@@ -201,7 +219,7 @@ def test_the_fields_are_as_documented(log: Path) -> None:
         assert set(row) == names
     page = (Path(__file__).parent.parent / "docs/operating.md").read_text()
     (told,) = re.findall(r"^\| `kind` \| (.*) \|$", page, re.MULTILINE)
-    timeline = {"start", "exec", "change", "snapshot", "parent", "exit", "child"}
+    timeline = {"start", "exec", "change", "snapshot", "parent", "exit", "child", "dropped"}
     assert set(re.findall(r"`(\w+)`", told)) == {*CHANGE_KINDS, *timeline}
 
 

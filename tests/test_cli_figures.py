@@ -154,6 +154,8 @@ def test_a_large_tree_is_cut_and_says_so() -> None:
     assert len(nodes(cut.stdout)) == 3
     assert "more left out" in cut.stdout
     assert "left out: 15 of 18 processes" in cut.stderr
+    last = ask("dot", WEBSHELL, "--lineage", "--pid", 2245, "--at", "+75s", "--limit", 1)
+    assert ["2245" in label for label in nodes(last.stdout).values()] == [True]
 
 
 HOSTILE = 'a"]; evil [label="<b>\\n\\N&lt;{|}\\" \x1b[2J\n\u202e\udcff' + "A" * 4096

@@ -13,17 +13,18 @@ from typing import Any, Final, Literal
 
 import msgspec
 
-from proctree_ds.answers import ProcessInfo
+from proctree_ds.answers import PROCESS_FIELDS, ProcessInfo
 from proctree_ds.datasource import DataSource
 from proctree_ds.errors import DataNotFound
 from proctree_ds.kinship import ANCESTORS_LIMIT
 from proctree_ds.model import CREDENTIAL_FIELDS
 from proctree_ds.succession import HeldImage
+from proctree_ds.surveys import TimelineEntry
 
 __all__ = ["CHANGE_KINDS", "ChangeRow", "Descent", "births", "changes_between", "history_of"]
 
 DiffKind = Literal["born", "executed", "renamed", "changed_credentials", "died", "reparented"]
-TimelineKind = Literal["start", "exec", "change", "snapshot", "parent", "exit", "child"]
+TimelineKind = Literal["start", "exec", "change", "snapshot", "parent", "exit", "child", "dropped"]
 
 CHANGE_KINDS: Final[tuple[DiffKind, ...]] = (
     "born",
@@ -44,7 +45,8 @@ class ChangeRow(msgspec.Struct, frozen=True):
     """Something that happened to `process` at `time` (epoch ns), by the names of its fields.
 
     `process` is as of then, and for a `child` as of the end of what was asked about. `before` and
-    `after` are plain data; a field that is missing in `before` was not there or is not known.
+    `after` are plain data; a field that is missing in `before` was not there or is not known. From
+    a `dropped` row on nothing is known of the fields in `after`: a limit took how they changed.
     """
 
     time: int
@@ -144,6 +146,7 @@ def history_of(answers: DataSource, entity_id: int, until: int) -> list[ChangeRo
     """
     rows: list[ChangeRow] = []
     earlier: ProcessInfo | None = None
+    gaps = _gaps(answers, entity_id)
     for entry in answers.timeline(entity_id):
         if entry.time > until:
             break
@@ -152,13 +155,45 @@ def history_of(answers: DataSource, entity_id: int, until: int) -> list[ChangeRo
             known = {name: value for name, value in info.to_dict().items() if value is not None}
             rows.append(ChangeRow(entry.time, entry.kind, info, {}, known))
         else:
-            before, after = (
-                {name: _plain(getattr(one, name)) for name in entry.changed}
-                for one in (earlier, info)
-            )
+            before, after = _sides(entry, earlier, gaps)
             rows.append(ChangeRow(entry.time, entry.kind, info, before, after))
         earlier = info
+    for since in {gap.since for gap in gaps if gap.since <= until}:
+        names = {name: None for gap in gaps if gap.since == since for name in gap.names}
+        info = next(row.process for row in reversed(rows) if row.time <= since)
+        rows.append(ChangeRow(since, "dropped", info, {}, names))
+        rows.sort(key=lambda row: row.time)
     return rows
+
+
+class _Gap(msgspec.Struct, frozen=True):
+    """From `since` to `until` (epoch ns) changes of these fields of `ProcessInfo` were dropped."""
+
+    since: int
+    until: int
+    names: list[str]
+
+
+def _gaps(answers: DataSource, entity_id: int) -> list[_Gap]:
+    node = answers.tree.process(entity_id)
+    boot_time = answers.tree.boot_time
+    gaps = []
+    for gap in (node and node.rare.gaps) or ():
+        hidden = {"name" if name == "comm" else name for name in gap.names}
+        if gap.hides_image:
+            hidden.update(_IMAGE)
+        names = [name for name in PROCESS_FIELDS if name in hidden]
+        gaps.append(_Gap(boot_time + gap.since, boot_time + gap.until, names))
+    return gaps
+
+
+def _sides(
+    entry: TimelineEntry, earlier: ProcessInfo, gaps: list[_Gap]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the changed fields were, None where that was dropped, and what they are."""
+    hidden = {name for gap in gaps if gap.since < entry.time <= gap.until for name in gap.names}
+    before = {n: None if n in hidden else _plain(getattr(earlier, n)) for n in entry.changed}
+    return before, {name: _plain(getattr(entry.process, name)) for name in entry.changed}
 
 
 def births(answers: DataSource, children: Iterable[ProcessInfo]) -> list[ChangeRow]:
@@ -184,17 +219,21 @@ def _changes(
     answers: DataSource, info: ProcessInfo, since: int, until: int, kind: DiffKind
 ) -> Iterator[ChangeRow]:
     """A row for each time that its name changed without an exec, or its credentials did."""
+    gaps = _gaps(answers, info.entity_id)
     for old, new in pairwise(answers.timeline(info.entity_id)):
         if not since < new.time <= until or (kind == "renamed" and new.kind == "exec"):
             continue
         wanted = {"name"} if kind == "renamed" else CREDENTIAL_FIELDS
         names = [name for name in new.changed if name in wanted]
         if names:
-            before, after = (
-                {name: _plain(getattr(entry.process, name)) for name in names}
-                for entry in (old, new)
+            before, after = _sides(new, old.process, gaps)
+            yield ChangeRow(
+                new.time,
+                kind,
+                new.process,
+                {name: before[name] for name in names},
+                {name: after[name] for name in names},
             )
-            yield ChangeRow(new.time, kind, new.process, before, after)
 
 
 def _row(

@@ -14,8 +14,10 @@ from proctree_ds import (
     DataNotFound,
     DataSource,
     InvalidTime,
+    ProcessInfo,
     ProcessTree,
 )
+from proctree_ds.changes import changes_between, history_of
 from proctree_ds.model import (
     Change,
     Context,
@@ -32,6 +34,8 @@ from proctree_ds.model import (
     State,
     Task,
 )
+from proctree_ds.sinks.change_view import draw_diff, draw_timeline
+from proctree_ds.tallies import programs_between
 
 # So few of each that they meet all the time, and now and then the edges of their types.
 starts = st.sampled_from([*range(6), *range(6), 10_000_000, 2**63 - 2, 2**63 - 1])
@@ -112,6 +116,9 @@ def questions(ds: DataSource, known: list[Event]) -> Iterator[Callable[[], objec
         yield partial(ds.diff, min(instants), time)
     for entity in tuple(census.processes):
         yield partial(_timeline, ds, entity)
+        yield partial(_drawn_timeline, ds, entity, max(instants, default=0))
+    if instants:
+        yield partial(_drawn_changes, ds, min(instants), max(instants))
 
 
 def _process(ds: DataSource, entity: int, time: int) -> None:
@@ -133,6 +140,28 @@ def _pid(ds: DataSource, pid: int, time: int, inode: int | None) -> None:
 def _timeline(ds: DataSource, entity: int) -> None:
     for entry in ds.timeline(entity):
         entry.process.to_dict()
+
+
+def _who(ds: DataSource, entity: int | None, time: int) -> ProcessInfo | None:
+    try:
+        return None if entity is None else ds.process(entity, time)
+    except DataNotFound:
+        return None
+
+
+def _drawn_timeline(ds: DataSource, entity: int, until: int) -> None:
+    rows = history_of(ds, entity, until)
+    assert [row.time for row in rows] == sorted(row.time for row in rows)
+    drawn = draw_timeline(rows, width=60, since=0, who=partial(_who, ds))
+    assert len(rows) <= len(list(drawn))
+
+
+def _drawn_changes(ds: DataSource, since: int, until: int) -> None:
+    rows = changes_between(ds, since, until)
+    assert all(since < row.time <= until for row in rows)
+    assert len(rows) <= len(list(draw_diff(rows, width=60, since=0, who=partial(_who, ds))))
+    programs = programs_between(ds, since, until)
+    assert sum(p.started for p in programs) == sum(row.kind == "born" for row in rows)
 
 
 def _around(time: int) -> tuple[int, int, int]:

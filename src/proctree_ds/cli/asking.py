@@ -184,7 +184,7 @@ def window(question: Asked, since: str | None, until: str | None) -> tuple[int, 
 
 
 def tell_losses(question: Asked, first: int, last: int) -> None:
-    """Say so where events were lost in a stretch of time: what they told is missing."""
+    """Say so where events were lost in a stretch of time, or changes dropped by a limit."""
     tree = question.answers.tree
     losses = [
         loss
@@ -196,6 +196,11 @@ def tell_losses(question: Asked, first: int, last: int) -> None:
         question.console.warn(
             f"{number(lost, 'event') if lost else 'events'} of this time were lost,"
             f" in {number(len(losses), 'window')}: what happened then may be missing here"
+        )
+    dropped = tree.counters["dropped_versions"]
+    if dropped:
+        question.console.warn(
+            f"{number(dropped, 'change')} of processes that change all the time were dropped"
         )
 
 

@@ -54,7 +54,8 @@ def dot(
         raise click.UsageError("a --lineage has the exited in any case: leave --all out")
     with asked(**common) as question:
         lines = _lines(question, pid, entity_id, is_lineage, with_exited)
-        shown = lines[: limit or _DRAWN]
+        most = limit or _DRAWN
+        shown = lines[-most:] if is_lineage else lines[:most]
         left_out = len(lines) - len(shown)
         ids = (line.info.entity_id for line in shown)
         fates = {entity: question.who(entity, question.time) for entity in ids}
@@ -76,7 +77,7 @@ def dot(
 def _lines(
     question: Asked, pid: int | None, entity_id: int | None, is_lineage: bool, with_exited: bool
 ) -> list[Line]:
-    """What is to be drawn, those near the top first: so what is left out is the deepest."""
+    """What is to be drawn, those near the top first."""
     from proctree_ds.sinks.tree_view import chain, descendants, forest
 
     if is_lineage:

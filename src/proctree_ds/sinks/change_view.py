@@ -223,7 +223,7 @@ def _credentials(row: ChangeRow, users: UserNames | None) -> Iterator[str]:
 
 def _user(row: ChangeRow, field: str, value: int | None, users: UserNames | None) -> str:
     if value is None:
-        return "?"
+        return "-"
     namespaces = row.process.namespaces
     name = None
     if users is not None and field in _USERS and namespaces is not None:
@@ -260,6 +260,9 @@ def _details(row: ChangeRow, who: Who, users: UserNames | None, width: int) -> I
     if row.kind == "child":
         head = f"{info.pid} {cut(name_of(info), NAME_WIDTH)}  {life_of(info)}"
         yield f"{head}  {command_of(info)}"
+        return
+    if row.kind == "dropped":
+        yield f"how these changed was dropped: {', '.join(map(_label, row.after))}"
         return
     shown = [n for n in PROCESS_FIELDS if n in row.after and n not in _UNSHOWN]
     if row.kind == "start":
