@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Callable
 from typing import Any
 
-from commands import command, environment, run
+from commands import answers, ask, command, environment, run
 
 
 def watched(question: list[str], happens: Callable[[], object]) -> list[dict[str, Any]]:
@@ -55,8 +55,11 @@ def test_a_timeline_and_figures_of_what_was_watched() -> None:
 
 
 def test_a_picture_answers_what_needs_no_time() -> None:
-    (found,) = [json.loads(line) for line in run("proctree", "stats").stdout.splitlines()]
+    (found,) = answers("stats")
     assert found["events"]["snapshot"] >= found["processes_alive"] > 0
-    assert "digraph" in run("proctree", "dot", "--limit", "5").stdout
-    assert json.loads(run("proctree", "thread", "--tid", "1").stdout)["pid"] == 1
+    assert "digraph" in ask("dot", "--limit", 5).stdout
+    assert answers("thread", "--tid", 1)[0]["pid"] == 1
+
+
+def test_a_duration_ends_the_watching() -> None:
     assert run("proctree", "diff", "--duration", "200ms", "--output", "table").returncode == 0
