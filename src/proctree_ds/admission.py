@@ -84,8 +84,14 @@ class Admission:
         """A row of /proc with the exact starts of all tasks that it names, as far as known."""
         if row.task.start_time is None:
             return row  # which is refused
-        names = {name: getattr(row, name, None) for name in _ROLES}
-        exact = {name: self._exactly(told) for name, told in names.items() if told is not None}
+        names = {name: told for name in _ROLES if (told := getattr(row, name, None)) is not None}
+        by_tick: dict[Task, Task] = {}  # a row may give one task two starts
+        exact = {
+            name: by_tick.setdefault(to_the_tick(told), self._exactly(told))
+            if _has_start(told)
+            else told
+            for name, told in names.items()
+        }
         task = exact["task"]
         if task != row.task:
             self._note_alias(id_of(row.task), id_of(task))
@@ -167,12 +173,16 @@ class Admission:
         """The record of exactly this task, which learns its exact start if it had only a tick."""
         assert task.start_time is not None
         node = self._census.holder(task.tid, task.start_time)
-        if node is None and self.has_approximate and task not in self.blurred:
+        if node is None and self.has_approximate and self._may_be_meant_by_tick(task):
             node = self._census.known_by_tick(task.tid, task.start_time)
             if node is not None:
                 self._correct(node, task.start_time)
                 self.on_name(task)
         return node
+
+    def _may_be_meant_by_tick(self, task: Task) -> bool:
+        """Whether an exact name may be that of a record that has a tick alone."""
+        return task not in self.blurred and id_of(task) not in self._census.shadows
 
     def referred(
         self, ref: Task | None, start: int, is_approximate: bool = False

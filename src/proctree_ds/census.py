@@ -179,12 +179,15 @@ class Census:
         node = self.holder_at(tid, tick + CLOCK_TICK_NS - 1)
         if node is None or node.start < tick or not node.rare.approximate:
             return None
+        before = self.holder_at(tid, node.start - 1)
+        if before is not None and before.start >= start:
+            return None
         return node if self._may_have_started(node, start) else None
 
     def _may_have_started(self, node: Process | Thread, start: int) -> bool:
         """Whether nothing was heard of `node` before `start`, nor of its leader only after it."""
         if isinstance(node, Thread) and node.process.start > start:
-            return node.process.rare.approximate
+            return False
         signs = [version.time for version in node.log[:1]]
         if isinstance(node, Process):
             signs += [leader_exit.time for leader_exit in node.rare.leader_exits or ()]

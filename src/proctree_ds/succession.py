@@ -91,16 +91,21 @@ def parents_of(tree: ProcessTree, node: Process, until: int) -> list[HeldParent]
     begun: list[tuple[int, Process | None]] = [(node.start, node.parent)]
     changes = sorted(since for since, _ in node.rare.parents or ())
     last = min(until, node.ended - 1)
+    stays: Process | None = None
+    """A parent whose children nobody took over when it ended."""
     while True:
         time, parent = begun[-1]
         ends = [change for change in changes if change > time]
-        if parent is not None and parent.ended > time:
+        if parent is not None and parent is not stays and parent.ended > time:
             ends.append(parent.ended)
         if not ends or (then := min(ends)) > last:
             break
         heir = parent_at(tree.census, node, then)
         if heir is parent:
-            changes.remove(then)
+            if then in changes:
+                changes.remove(then)
+            else:
+                stays = parent
             continue
         if len(begun) == HEIRS_LIMIT:
             begun.pop()

@@ -60,6 +60,22 @@ def test_case_26_an_orphan_that_came_from_outside_goes_to_that_namespaces_init()
         assert [ds.process(id_of(orphan), t).ppid for t in (199, 200)] == [31, 30]
 
 
+def test_case_26_who_outlives_the_namespaces_init_for_a_moment_has_no_other_parent() -> None:
+    ns_init, member = Task(30, 100), Task(31, 110)
+    events = (
+        init(namespaces=HOST),
+        F(INIT, A),
+        N(A, ns_init, INSIDE),
+        N(ns_init, member, INSIDE, ns_pid=2),
+        E(ns_init, 200),
+        E(member, 220),
+    )
+    for ds in tellings(*events):
+        held = ds.process(id_of(member), 210).parents()
+        assert [(parent.pid, parent.since, parent.until) for parent in held] == [(30, 110, None)]
+        assert [entry.time for entry in ds.timeline(id_of(member))]
+
+
 def test_case_30_pid_1_in_two_pid_namespaces() -> None:
     one, two, later = Task(30, 100), Task(40, 110), Task(30, 400)
     events = (

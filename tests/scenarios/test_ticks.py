@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from proctree_ds import NeverSeen, ProcessTree
-from proctree_ds.model import CLOCK_TICK_NS, Event, Header, Snapshot, Task
+from proctree_ds.model import CLOCK_TICK_NS, Event, Exec, Header, Snapshot, Task
 
 from .story import INIT, C, E, F, S, T, X, id_of, init, path_at, tellings
 
@@ -200,3 +200,12 @@ def test_ids_made_from_ticks_are_remembered_up_to_a_limit() -> None:
     tree._check()
     assert tree.counters["dropped_aliases"] == 2
     assert tree.process(id_of(tick(tasks[-1]))) is tree.process(id_of(tasks[-1])) is not None
+
+
+def test_a_row_that_gives_one_task_two_starts_within_a_tick_means_one() -> None:
+    tree = ProcessTree()
+    tree.apply_all([init(), Exec(LATE, Task(40, 9), {}, Task(40, 8), origin="netlink")])
+    tree.apply(X(Task(40, 8), "/bin/p", LATE))
+    tree._check()
+    assert tree.faults["cycle"] == 1
+    assert [node.start for node in tree.census.processes.values() if node.tid == 40] == [8]
