@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
@@ -11,7 +12,7 @@ import msgspec
 from proctree_ds.cli.options import TreeOptions
 from proctree_ds.cli.sources import open_live, open_replay
 from proctree_ds.datasource import DataSource
-from proctree_ds.errors import BeyondHorizon, DataNotFound, EventLogError
+from proctree_ds.errors import BeyondHorizon, DataNotFound, RecordingError
 from proctree_ds.model import Header
 from proctree_ds.tree import ProcessTree
 
@@ -65,14 +66,20 @@ class History(msgspec.Struct, frozen=True):
 def read_history(
     source: str,
     options: TreeOptions,
+    when: Callable[[int, int], int],
     *,
+    needs_all: bool = False,
     skip_bad_lines: bool = False,
-    on_skip: Callable[[EventLogError], object] | None = None,
+    on_skip: Callable[[Exception], object] | None = None,
 ) -> History:
-    """The event log at `source` to its end (`-`: standard input), or `live`, a picture of now.
+    """What was recorded at `source`, the event log there to its end (`-`: standard input), or
+    `live`, a picture of now.
 
-    Raises `ProctreeError` where it cannot be read.
+    Of a recording just the segment is read that answers for `when(start, end)`, unless all of it
+    is needed. Raises `ProctreeError` where it cannot be read.
     """
+    if not needs_all and source not in ("-", "live") and os.path.isdir(source):
+        return _read_recording(source, when, on_skip or (lambda error: None))
     tree = ProcessTree(options.process_cache or PROCESS_CACHE, options.thread_cache or THREAD_CACHE)
     is_live = source == "live"
     reader = (
@@ -98,6 +105,18 @@ def read_history(
         None if start is None else boot_time + start,
         None if end is None else boot_time + end,
     )
+
+
+def _read_recording(
+    source: str, when: Callable[[int, int], int], on_skip: Callable[[Exception], object]
+) -> History:
+    from proctree_ds.recording import Recording
+
+    recording = Recording(source)
+    for skipped in recording.skipped:
+        on_skip(RecordingError(skipped.problem))
+    start, end = recording.start, recording.end
+    return History(recording.at(when(start, end)), start, end)
 
 
 def _times(batch: Iterable[Event]) -> list[int]:

@@ -14,6 +14,7 @@ from proctree_ds.cli.answers import Asked
 from proctree_ds.cli.console import Console, abandon_output, describe_error
 from proctree_ds.cli.doctor import doctor
 from proctree_ds.cli.options import TreeOptions, entity, tree_options, version
+from proctree_ds.cli.record import export, record
 from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ _Command = TypeVar("_Command", bound=Callable[..., None])
 def main() -> None:
     """Ask who processes were, and who their ancestors were, as of an instant.
 
-    SOURCE is an event log (.jsonl, .gz, .zst), - for one on standard input, or live (the default):
-    the machine as it is now.
+    SOURCE is a recording (a directory), an event log (.jsonl, .gz, .zst), - for one on standard
+    input, or live (the default): the machine as it is now.
 
     Exit status: 0 fine, 1 the source failed or there is no answer, 2 wrong usage.
     """
@@ -92,9 +93,17 @@ def _which(command: _Command) -> _Command:
 
 @contextmanager
 def _asked(
-    source: str, at: str | None, output: str | None, options: TreeOptions, skip_bad_lines: bool
+    source: str,
+    at: str | None,
+    output: str | None,
+    options: TreeOptions,
+    skip_bad_lines: bool,
+    needs_all: bool = False,
 ) -> Iterator[Asked]:
-    """What is asked, and how; what goes wrong on the way ends the command with a reason."""
+    """What is asked, and how; what goes wrong on the way ends the command with a reason.
+
+    Of a recording only what the instant needs is read, unless it `needs_all`.
+    """
     from proctree_ds.cli.history import read_history
     from proctree_ds.clock import parse_time
     from proctree_ds.users import UserNames
@@ -104,6 +113,8 @@ def _asked(
         history = read_history(
             source,
             options,
+            lambda start, end: end if at is None else parse_time(at, start=start, now=end),
+            needs_all=needs_all,
             skip_bad_lines=skip_bad_lines,
             on_skip=lambda error: console.skipped(str(error)),
         )
@@ -137,7 +148,7 @@ def _need_one(pid: int | None, entity_id: int | None) -> None:
 @click.option("--all", "with_exited", is_flag=True, help="Also those that had exited by then.")
 def ps(with_exited: bool, **common: Any) -> None:
     """List the processes that lived at an instant, in the order of their starts."""
-    with _asked(**common) as asked:
+    with _asked(**common, needs_all=with_exited) as asked:
         asked.show_list(asked.processes(with_exited))
 
 
@@ -156,7 +167,7 @@ def tree(with_exited: bool, pid: int | None, entity_id: int | None, **common: An
 
     if pid is not None and entity_id is not None:
         raise click.UsageError("give --pid or --entity, not both")
-    with _asked(**common) as asked:
+    with _asked(**common, needs_all=with_exited) as asked:
         processes = asked.processes(with_exited)
         known = {info.entity_id for info in processes}
         children: defaultdict[int, list[ProcessInfo]] = defaultdict(list)
@@ -240,6 +251,8 @@ def schema(of: str) -> None:
 
 
 main.add_command(doctor)
+main.add_command(record)
+main.add_command(export)
 
 if __name__ == "__main__":
     main()

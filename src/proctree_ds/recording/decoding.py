@@ -6,7 +6,7 @@ Whoever has the same credentials or file has the same number in its row: it is m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import repeat
 from typing import Any, Final
 
@@ -79,7 +79,7 @@ class _Parts:
         self.contexts = self._distinct(table, "context", _contexts)
         self.files: dict[Any, FileInfo] = {}
         for name in ("executable", "interpreter"):
-            self.files |= self._distinct(table, name, lambda rows, name=name: _files(rows, name))
+            self.files |= self._distinct(table, name, partial(_files, prefix=name))
 
     def _distinct(
         self, table: pa.Table, name: str, make: Callable[[_Rows], Iterator[Any]]
@@ -188,11 +188,11 @@ def _contexts(rows: _Rows) -> Iterator[Context]:
             strict=True,
         )
     ]
-    own = {"capabilities": capabilities, "namespaces": namespaces}
-    return map(
-        Context,
-        *(own[name] if name in own else rows[name] for name in Context.__struct_fields__),
-    )
+    own: dict[str, Values] = {"capabilities": capabilities, "namespaces": namespaces}
+    columns: list[Values] = [
+        own[name] if name in own else rows[name] for name in Context.__struct_fields__
+    ]
+    return map(Context, *columns)
 
 
 def _files(rows: _Rows, prefix: str) -> Iterator[FileInfo]:

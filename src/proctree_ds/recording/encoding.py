@@ -79,7 +79,7 @@ class Encoder:
         codes = np.fromiter(map(_CODES.__getitem__, map(type, events)), np.int8, count)
         pieces: dict[str, list[tuple[int, Any]]] = {}
         positions = []
-        sizes = []
+        sizes: list[int] = []
         for code, kind in enumerate(KINDS):
             where = np.flatnonzero(codes == code)
             if not len(where):

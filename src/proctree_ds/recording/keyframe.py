@@ -13,8 +13,20 @@ from typing import Final
 
 import msgspec
 
-from proctree_ds.changelog import Version, value_of
-from proctree_ds.model import NEVER, Change, Event, Exec, Exit, Fork, Snapshot, State, Task
+from proctree_ds.changelog import value_of
+from proctree_ds.model import (
+    NEVER,
+    Change,
+    Event,
+    Exec,
+    Exit,
+    Fork,
+    Given,
+    Origin,
+    Snapshot,
+    State,
+    Task,
+)
 from proctree_ds.process import Process, Thread
 from proctree_ds.tree import ProcessTree
 
@@ -36,7 +48,7 @@ def keyframe(tree: ProcessTree, now: int) -> list[Event]:
     for process in kept.processes.values():
         placed += _told_of_process(process, kept)
     for thread in kept.threads.values():
-        placed += _told_of_thread(thread)
+        placed += _told_of_thread(thread, kept)
     placed.sort(key=lambda told: told[:2])
     return [tree.header, *tree.losses, *(event for _, _, event in placed), *tree.pictures]
 
@@ -66,6 +78,10 @@ class _Kept:
         self._todo += [p for p in (process.parent, rare.copied_from, rare.heir) if p is not None]
         if rare.creator is not None:
             self._keep_thread(rare.creator)
+        census = self._tree.census
+        if process.entity_id in census.zapped:  # it ended with the init of its namespace
+            init = census.namespaces.init_of(process)
+            self._todo += [init] if init is not None else []
         named = [task for _, task in rare.parents or ()]
         if process.exit is not None:
             named.append(process.exit.reaper)
@@ -90,6 +106,12 @@ class _Kept:
         if thread.rare.creator is not None:
             self._keep_thread(thread.rare.creator)
 
+    def ends_by_itself(self, node: _Node) -> bool:
+        """Whether it does not end, or what is in the keyframe tells without its exit when."""
+        if node.ended == NEVER or node.entity_id in self._tree.census.zapped:
+            return True
+        return node.ended == self._tree.complete_since(node.last_sign_of_life + 1)
+
 
 _Told = Iterator[tuple[int, float, Event]]
 """Events with their times, and where among others of that time they stand."""
@@ -98,94 +120,117 @@ _Told = Iterator[tuple[int, float, Event]]
 def _told_of_process(process: Process, kept: _Kept) -> _Told:
     task = process.task
     rare = process.rare
+    if rare.approximate and not process.log:
+        return  # all that is known is that somebody else named it
     origin = rare.copied_from or process.parent
+    parents = dict(rare.parents or ())
+    subreaper = dict(rare.subreaper or ())
     if process.fork is not None:
         fork = process.fork
-        if not _is_heir(process, origin, kept):
+        if not _is_heir(process, origin):
             fork = _whole(fork, process.base)
         yield process.start, rare.ties - 0.5, fork
-    yield from _versions(process, None, process.ns_pid)
+    elif rare.has_no_parent:
+        parents.setdefault(process.log[0].time if process.log else process.start, Task(0, 0))
+    yield from _versions(process, parents, subreaper)
     yield from _hidden(process, kept)
-    for time, parent in rare.parents or ():
+    for time, parent in parents.items():
         if parent is not None:
-            yield time, 0, Change(time, task, {}, parent=parent)
-    if rare.has_no_parent and process.fork is None:
-        yield process.start, 0, Change(process.start, task, {}, parent=Task(0, 0))
-    for time, flag in rare.subreaper or ():
+            yield time, 0, _word(process, time, parent=parent)
+    for time, flag in subreaper.items():
         if flag is not None:
-            yield time, 0, Change(time, task, {}, subreaper=flag)
+            yield time, 0, _word(process, time, subreaper=flag)
     for window in rare.untold or ():
         yield window.since, 0, Change(window.since, task, {}, untold_until=window.time)
     heard = process.last_sign_of_life
-    if process.ended > heard:
-        yield heard, 0, Change(heard, task, {})
+    if heard > max(process.start, process.log[-1].time if process.log else -1) or (
+        process.fork is None and not process.log
+    ):
+        yield heard, 0, _word(process, heard)
     exits = list(rare.leader_exits or ())
     if process.exit is not None and process.exit not in exits:
         exits.append(process.exit)
-    if process.ended != NEVER and process.exit is None:
-        exits.append(Exit(process.ended, task, group_exit=True, origin="inferred"))
+    if process.exit is None and not kept.ends_by_itself(process):
+        exits.append(Exit(process.ended, task, group_exit=True, origin=_concluded(process)))
     for event in exits:
         yield event.time, 0, event
 
 
-def _told_of_thread(thread: Thread) -> _Told:
-    task = thread.task
-    leader = thread.process.task
+def _told_of_thread(thread: Thread, kept: _Kept) -> _Told:
     if thread.fork is not None:
         yield thread.start, thread.rare.ties - 0.5, thread.fork
-    yield from _versions(thread, leader, None)
+    yield from _versions(thread, {}, {})
     heard = thread.last_sign_of_life
-    if thread.end > heard:
-        yield heard, 0, Change(heard, task, {}, leader)
+    yield heard, 0, _word(thread, heard)
     if thread.exit is not None:
         yield thread.exit.time, 0, thread.exit
-    elif thread.end < NEVER:
-        yield thread.end, 0, Exit(thread.end, task, leader, origin="inferred")
+    elif thread.end != thread.process.ended and not kept.ends_by_itself(thread):
+        end = Exit(thread.end, thread.task, thread.process.task, origin=_concluded(thread))
+        yield thread.end, 0, end
 
 
-def _versions(node: _Node, leader: Task | None, ns_pid: int | None) -> _Told:
-    """Its changelog, each version as it was stated."""
+def _versions(
+    node: _Node, parents: dict[int, Task | None], subreaper: dict[int, bool | None]
+) -> _Told:
+    """Its changelog, each version as it was stated, and with what else was said at that time."""
     takeovers = dict(node.rare.takeovers or ())
-    ns_tid = node.ns_tid if isinstance(node, Thread) else None
-    task = node.task
     last, place = -1, 0
     for version in node.log:
-        place = place + 1 if version.time == last else 0
-        last = version.time
-        yield last, place, _stated(version, task, leader, takeovers.get(last), ns_tid, ns_pid)
-    if node.fork is None and not node.log and ns_pid is not None:
-        yield node.start, 0, Snapshot(node.start, task, {}, leader, ns_pid=ns_pid, origin="event")
+        time = version.time
+        place = place + 1 if time == last else 0
+        last = time
+        facts = version.facts
+        parent = parents.pop(time, None)
+        if isinstance(facts, State) or time in takeovers:
+            old_tid = takeovers.pop(time, None)
+            ns_pid = node.ns_pid if isinstance(node, Process) else None
+            yield time, place, Exec(time, node.task, facts, parent, old_tid, ns_pid=ns_pid)
+        else:
+            flag = subreaper.pop(time, None)
+            yield time, place, _row(node, time, facts, version.origin, parent, flag)
 
 
-def _stated(
-    version: Version,
-    task: Task,
-    leader: Task | None,
-    old_tid: int | None,
-    ns_tid: int | None,
-    ns_pid: int | None,
-) -> Event:
-    facts = version.facts
-    if isinstance(facts, State) or old_tid is not None:
-        return Exec(version.time, task, facts, old_tid=old_tid, ns_pid=ns_pid)
+def _row(
+    node: _Node,
+    time: int,
+    given: Given,
+    origin: Origin,
+    parent: Task | None = None,
+    subreaper: bool | None = None,
+) -> Snapshot:
+    leader = None if isinstance(node, Process) else node.process.task
     return Snapshot(
-        version.time,
-        task,
-        facts,
+        time,
+        node.task,
+        given,
         leader,
-        ns_tid=ns_tid,
-        ns_pid=ns_pid,
-        origin=version.origin,
+        parent,
+        ns_tid=None if isinstance(node, Process) else node.ns_tid,
+        ns_pid=node.ns_pid if isinstance(node, Process) else None,
+        subreaper=subreaper,
+        origin=origin,
     )
 
 
-def _is_heir(node: Process, origin: Process | None, kept: _Kept) -> bool:
+def _word(
+    node: _Node, time: int, parent: Task | None = None, subreaper: bool | None = None
+) -> Event:
+    """That it lived at `time`, and what else was said then."""
+    if node.rare.approximate:
+        return _row(node, time, {}, "procfs", parent, subreaper)
+    leader = None if isinstance(node, Process) else node.process.task
+    return Change(time, node.task, {}, leader, parent, subreaper)
+
+
+def _concluded(node: _Node) -> Origin:
+    return "procfs" if node.rare.approximate else "inferred"
+
+
+def _is_heir(node: Process, origin: Process | None) -> bool:
     """Whether it will inherit by itself what it did, because its maker is there with its past."""
-    if node.rare.horizon >= 0 or node.rare.creator_unknown:
+    if node.rare.horizon >= 0:
         return False
-    if origin is None:
-        return True
-    return origin.entity_id in kept.processes and origin.rare.horizon < 0
+    return origin is None or (not origin.evicted and origin.rare.horizon < 0)
 
 
 def _whole(fork: Fork, base: State) -> Fork:
