@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import attacks, histories, live, memory, queries, stream, truth
+from benchmarks import attacks, histories, live, memory, queries, recording, stream, truth
 from benchmarks.timing import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -22,6 +22,8 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "queries": queries.point_queries,
     "children": queries.many_children,
     "memory": memory.memory,
+    "recording": recording.on_disk,
+    "recording-large": recording.large,
     "attacks": attacks.measure,
     "histories": histories.random_histories,
     "truth": truth.live,

@@ -128,7 +128,8 @@ class Pipeline:
     `clock` gives now in boot-clock ns for a source that is live, so that ticks go on while nothing
     happens; a replay has only the times of its events. With `feeds_tree` false the tree stays
     empty. `duration_ns` ends the run that long after it began. `log` and `recorder` are closed at
-    the end, sinks are only flushed. `on_batch` is called after every batch, empty ones of a quiet source too.
+    the end, sinks are only flushed. `on_batch` is called after every batch, empty ones of a quiet
+    source too.
     """
 
     def __init__(

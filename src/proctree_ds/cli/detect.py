@@ -164,6 +164,8 @@ def main(
     _refuse_what_cannot_be(replay, log_path, record)
     if user is not None and (keep_privileges or replay is not None):
         raise click.UsageError("--user is for a live run that does not --keep-privileges")
+    if user is not None and record is not None:
+        raise click.UsageError("--record needs the rights that --user gives up: leave one out")
     console = Console(_COMMAND, quiet, log_format)
     try:
         registry = _load(directories, not no_builtin)
@@ -181,20 +183,7 @@ def main(
         console.fail(str(error))
         sys.exit(1)
     tree = _tree(options)
-    recorder = None
-    try:
-        if record is not None:
-            recorder = open_recording(record, tree if options.source != "none" else None)
-        log = _open_log(log_path)
-    except ConfigurationError as error:
-        source.close()
-        raise click.UsageError(str(error)) from None
-    except ProctreeError as error:
-        source.close()
-        if recorder is not None:
-            recorder.close()
-        console.fail(str(error))
-        sys.exit(1)
+    log, recorder = _open_outputs(log_path, record, options, tree, source, console)
     sink, left_out = _sink(output, tree)
     chosen = ServiceOptions(metrics, user, keep_privileges)
     service = Service(chosen, console, registry, is_live=replay is None)
@@ -282,12 +271,30 @@ def _open(
     )
 
 
-def _open_log(path: str | None) -> Any:
-    if path is None:
-        return None
+def _open_outputs(
+    log_path: str | None,
+    record: str | None,
+    options: TreeOptions,
+    tree: ProcessTree,
+    source: Source,
+    console: Console,
+) -> tuple[Any, Recorder | None]:
+    """The event log and the recording that were asked for; or the end of the command."""
     from proctree_ds.eventlog import EventLogWriter
 
-    return EventLogWriter(path)
+    recorder: Recorder | None = None
+    try:
+        if record is not None:
+            recorder = open_recording(record, tree if options.source != "none" else None)
+        return None if log_path is None else EventLogWriter(log_path), recorder
+    except ProctreeError as error:
+        source.close()
+        if recorder is not None:
+            recorder.close()
+        if isinstance(error, ConfigurationError):
+            raise click.UsageError(str(error)) from None
+        console.fail(str(error))
+        sys.exit(1)
 
 
 def _tree(options: TreeOptions) -> ProcessTree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ def open_recording(
     directory: str, tree: ProcessTree | None, **limits: int | None
 ) -> RecordingWriter:
     """A writer into `directory`. Raises `ConfigurationError`."""
+    # Numpy would start threads for algebra, which nobody does here: rights could not be dropped.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from proctree_ds.recording import RecordingLimits, RecordingWriter
 
     chosen: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from itertools import repeat
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,7 @@ from proctree_ds.model import (
     Image,
     Loss,
     Namespaces,
+    Origin,
     Picture,
     Snapshot,
     State,
@@ -122,6 +123,10 @@ class _Rows:
             for tid, start in zip(tids, starts, strict=True)
         ]
 
+    def origins(self) -> Iterator[Origin]:
+        # The very words of the model: an event log tells by that what goes without saying.
+        return map(_ORIGINS.__getitem__, self["origin"])
+
     def contexts(self) -> Values:
         assert self._parts is not None
         return list(map(self._parts.contexts.get, self["context"]))
@@ -148,6 +153,7 @@ class _Rows:
             yield None if stated is None else _given(stated, whole)
 
 
+_ORIGINS: Final[dict[str, Origin]] = {origin: origin for origin in get_args(Origin)}
 _PLACES: Final = {"comm": 0, "image": 1, "cwd": 2, "root": 3, "context": 4}
 
 
@@ -299,7 +305,7 @@ def _exit(rows: _Rows) -> Iterator[Event]:
         rows["core_dumped"],
         rows["group_exit"],
         rows.refs("reaper"),
-        rows["origin"],
+        rows.origins(),
     )
 
 
@@ -315,7 +321,7 @@ def _snapshot(rows: _Rows) -> Iterator[Event]:
         rows["ns_tid"],
         rows["ns_pid"],
         rows["subreaper"],
-        rows["origin"],
+        rows.origins(),
     )
 
 

@@ -27,13 +27,16 @@ from proctree_ds.model import (
     State,
     Task,
 )
-from proctree_ds.process import Process, Thread
+from proctree_ds.process import Process, Thread, is_seen
 from proctree_ds.tree import ProcessTree
 
-__all__ = ["GRACE_NS", "keyframe"]
+__all__ = ["GRACE_NS", "UNSEEN_GRACE_NS", "keyframe"]
 
 GRACE_NS: Final = 10_000_000
 """Who ended less than this before is in a keyframe as well."""
+
+UNSEEN_GRACE_NS: Final = 60 * 10**9
+"""The same for those whose end was only concluded: something may yet show that they live."""
 
 _Node = Process | Thread
 
@@ -43,7 +46,7 @@ def keyframe(tree: ProcessTree, now: int) -> list[Event]:
 
     Boot-clock ns. O(tasks alive, their ancestors and versions).
     """
-    kept = _Kept(tree, now - GRACE_NS)
+    kept = _Kept(tree, now)
     placed: list[tuple[int, float, Event]] = []
     for process in kept.processes.values():
         placed += _told_of_process(process, kept)
@@ -54,14 +57,19 @@ def keyframe(tree: ProcessTree, now: int) -> list[Event]:
 
 
 class _Kept:
-    """Who is in a keyframe: those who end after `since`, and whoever else their answers name."""
+    """Who is in a keyframe: those who live at `now`, and whoever else their answers name."""
 
-    def __init__(self, tree: ProcessTree, since: int) -> None:
+    def __init__(self, tree: ProcessTree, now: int) -> None:
         self._tree = tree
         self.processes: dict[int, Process] = {}
         self.threads: dict[int, Thread] = {}
-        self._todo = [p for p in tree.census.processes.values() if p.ended > since]
-        living = [t for t in tree.census.threads.values() if t.end > since]
+        since, unseen_since = now - GRACE_NS, now - UNSEEN_GRACE_NS
+        self._todo = [
+            process
+            for process in tree.census.processes.values()
+            if process.ended > since or (process.ended > unseen_since and not is_seen(process.exit))
+        ]
+        living = [thread for thread in tree.census.threads.values() if thread.end > since]
         self._todo += [thread.process for thread in living]
         for thread in living:
             self._keep_thread(thread)
@@ -129,6 +137,8 @@ def _told_of_process(process: Process, kept: _Kept) -> _Told:
         fork = process.fork
         if not _is_heir(process, origin):
             fork = _whole(fork, process.base)
+        if fork.ns_pid is None and process.ns_pid is not None:
+            fork = msgspec.structs.replace(fork, ns_pid=process.ns_pid)
         yield process.start, rare.ties - 0.5, fork
     elif rare.has_no_parent:
         parents.setdefault(process.log[0].time if process.log else process.start, Task(0, 0))
@@ -206,7 +216,7 @@ def _row(
         leader,
         parent,
         ns_tid=None if isinstance(node, Process) else node.ns_tid,
-        ns_pid=node.ns_pid if isinstance(node, Process) else None,
+        ns_pid=node.ns_pid if isinstance(node, Process) else node.process.ns_pid,
         subreaper=subreaper,
         origin=origin,
     )

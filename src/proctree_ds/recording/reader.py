@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from proctree_ds.clock import to_epoch_ns
 from proctree_ds.datasource import DataSource
@@ -105,8 +106,13 @@ class Recording:
 
     @property
     def start(self) -> int:
-        """From when on it answers, in epoch ns."""
-        return self.segments[0].since
+        """The first event, in epoch ns; the first keyframe, where what was before is gone."""
+        first = self.segments[0]
+        header = first.header
+        if first.is_open:
+            times = _times(self._read(first))
+            return header.boot_time + max(header.since, min(times, default=header.since))
+        return header.boot_time + max(header.since, header.earliest or header.since)
 
     @property
     def end(self) -> int:
@@ -114,8 +120,8 @@ class Recording:
         last = self.segments[-1]
         if last.until is not None:
             return last.until
-        times = _times(read_segment(last.path, ["time", "keyframe"]))
-        return last.header.boot_time + max(last.header.since, int(max(times, default=0)))
+        times = _times(self._read(last))
+        return last.header.boot_time + max(times, default=last.header.since)
 
     def at(self, time: object) -> DataSource:
         """The data source that answers for `time`, and for all of the segment that it is in."""
@@ -190,7 +196,7 @@ class Recording:
                 yield from _batches(_keyframe(table))
             own = _own(table)
             yield from _batches(own)
-            last = int(max(_times(own), default=header.since))
+            last = max(_times(own), default=header.since)
             before = segment
 
     # -------------------------------------------------------------------------------- segments
@@ -254,9 +260,11 @@ def _own(table: Any) -> Any:
     return table.filter(pa.array(~is_keyframe)) if is_keyframe.any() else table
 
 
-def _times(table: Any) -> Any:
-    own = table.column("time").fill_null(-1).to_numpy()
-    return own[~table.column("keyframe").to_numpy()]
+def _times(table: Any) -> list[int]:
+    """When what it tells of itself happened; when a capture began is not among it."""
+    is_own = ~table.column("keyframe").to_numpy()
+    is_own &= pc.not_equal(table.column("kind"), "header").to_numpy()
+    return table.column("time").filter(pa.array(is_own)).to_numpy().tolist()  # type: ignore[no-any-return]
 
 
 def _between(table: Any, boot_time: int, since: int | None, until: int | None) -> Any:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from proctree_ds.errors import RecordingError
@@ -57,7 +58,6 @@ class SegmentHeader(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `since` is the instant of the keyframe, from which on the segment answers by itself. `until`,
     `earliest` and `events` (those of the keyframe left out) are known once it is sealed.
-    `created` is epoch ns.
     """
 
     format_version: int
@@ -70,7 +70,6 @@ class SegmentHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     kernel: str | None = None
     product_version: str | None = None
     unfollowed: tuple[str, ...] = ()
-    created: int | None = None
     earliest: int | None = None
     until: int | None = None
     events: int | None = None
@@ -148,9 +147,11 @@ def seal(path: Path, header: SegmentHeader) -> tuple[Path, SegmentHeader, int]:
     times = table.column("time").fill_null(-1).to_numpy()  # a header may have none
     is_keyframe = table.column("keyframe").to_numpy()
     own = times[~is_keyframe]
+    is_header = pc.equal(table.column("kind"), "header").to_numpy()
+    told = times[~is_keyframe & ~is_header]
     header = msgspec.structs.replace(
         header,
-        earliest=int(own.min()) if len(own) else None,
+        earliest=int(told.min()) if len(told) else None,
         until=int(max(own.max(), header.since)) if len(own) else header.since,
         events=len(own),
     )

@@ -42,7 +42,7 @@ from proctree_ds.tree import ProcessTree
 
 __all__ = ["RecordingLimits", "RecordingWriter"]
 
-_BATCH_EVENTS: Final = 8_192
+_BATCH_EVENTS: Final = 16_384
 """Events that are turned into columns at once, at most."""
 
 _LOCK: Final = "lock"
@@ -98,11 +98,8 @@ class RecordingWriter:
         self._pending: Future[Any] | None = None
         self._synced_ns = time.monotonic_ns()
         self._is_closed = False
-        try:
-            self._next = self._tidy_up()
-        except BaseException:
-            self._let_go()
-            raise
+        self._next = max(paths_of(self._directory), default=0) + 1
+        self._is_tidy = False
 
     def write(self, event: Event) -> None:
         """Add one event. See `write_all`."""
@@ -131,6 +128,7 @@ class RecordingWriter:
             return
         try:
             self._write_out()
+            self._tidy_up()
             self._end_segment()
             self._wait()
         finally:
@@ -210,6 +208,7 @@ class RecordingWriter:
 
     def _begin_segment(self, first: int) -> _OpenSegment:
         """A new segment; `first` is the time of the first event that is known of it."""
+        self._tidy_up()
         tree = self._tree
         is_mine = tree.boot_id == self._header.boot_id and tree.boot_time == self._header.boot_time
         since = self._now if self._now >= 0 else self._header.time or first
@@ -224,7 +223,6 @@ class RecordingWriter:
             os.uname().release,
             _product_version(),
             self._header.unfollowed,
-            time.time_ns(),
         )
         segment = _OpenSegment(self._directory / f"{self._next:08d}{OPEN}", header)
         self._next += 1
@@ -245,18 +243,20 @@ class RecordingWriter:
             segment.path.unlink()
             self._next -= 1
 
-    def _tidy_up(self) -> int:
-        """Seal what a crash has left open. Returns the number of the next segment."""
+    def _tidy_up(self) -> None:
+        """Seal what a crash has left open, once, and beside: before that no thread is started."""
+        if not self._is_tidy:
+            self._is_tidy = True
+            left = [p for p in paths_of(self._directory).values() if p.suffix == OPEN]
+            self._later(lambda: self._seal_left(left))
+
+    def _seal_left(self, left: list[Path]) -> None:
         for path in self._directory.glob(f"*{TEMPORARY}"):
             path.unlink()
-        last = 0
         for path in self._directory.glob(f"*{OPEN}"):
             if path.with_suffix(SEALED).exists():
                 path.unlink()
-        for number, path in paths_of(self._directory).items():
-            last = number
-            if path.suffix != OPEN:
-                continue
+        for path in left:
             try:
                 header = read_header(path)
             except RecordingError:  # not even its head was written
@@ -265,7 +265,6 @@ class RecordingWriter:
                 continue
             _, _, torn = seal(path, header)
             self.torn_bytes += torn
-        return last + 1
 
     def _retire(self) -> None:
         """Delete the oldest segments as the limits say; the last one never."""
