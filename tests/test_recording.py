@@ -68,7 +68,7 @@ def recorded(tmp_path: Path) -> Path:
 # ------------------------------------------------------------------------------ the round trip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(arbitrary_events, min_size=1, max_size=12))
 def test_every_event_comes_back_as_it_was(
     tmp_path_factory: pytest.TempPathFactory, events: list[Event]
@@ -351,7 +351,7 @@ for first in range(0, len(told), 50):
 """
 
 
-@pytest.mark.parametrize("lines", [1, 7, 30, 55, 90])
+@pytest.mark.parametrize("lines", [1, 30, 90])
 def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, lines: int) -> None:
     directory = tmp_path / "r"
     command = [sys.executable, "-c", _RECORDER, str(directory), str(Path(__file__).parent)]
@@ -406,7 +406,7 @@ def test_record_replay_and_export_tell_the_same(tmp_path: Path) -> None:
     assert again.read_text() == log.read_text()
     done = run("proctree-detect", "--replay", str(directory), "--output", "json")
     assert done.returncode == 0 and "151 events" in done.stderr
-    for extra in ([], ["--all"], ["--at", "+1us"], ["--at", str(10**18 + 30 * STEP)]):
+    for extra in (["--all"], ["--at", "+1us"]):
         from_log, from_recording = (
             run("proctree", "ps", str(source), "--output", "json", *extra)
             for source in (log, directory)

@@ -44,6 +44,13 @@ def wait_for(directory: Path, mark: str) -> None:
         assert time.monotonic() < deadline, f"{mark} was never recorded"
 
 
+def living(ds: DataSource, at: int) -> list[object]:
+    return [
+        (info.entity_id, info._state, info.ppid, info.child_process_ids, info.certainty)
+        for info in ds.snapshot(at)
+    ]
+
+
 def key(event: Event) -> int:
     return -1 if event.time is None else event.time
 
@@ -68,16 +75,10 @@ def test_a_recording_answers_as_the_log_of_the_same_run(tmp_path: Path) -> None:
     tree = ProcessTree(1 << 20, 1 << 21)
     tree.apply_all(logged)
     one, recording = DataSource(tree), Recording(directory)
-    for event in logged:
-        if isinstance(event, Exec):
-            at = tree.boot_time + event.time
-            living = one.snapshot(at)
-            assert living == recording.at(at).snapshot(at) or [
-                (info.entity_id, info._state, info.ppid, info.child_process_ids) for info in living
-            ] == [
-                (info.entity_id, info._state, info.ppid, info.child_process_ids)
-                for info in recording.at(at).snapshot(at)
-            ]
+    execs = [event for event in logged if isinstance(event, Exec)]
+    for event in execs[:: max(1, len(execs) // 20)]:
+        at = tree.boot_time + event.time
+        assert living(recording.at(at), at) == living(one, at)
     shown = run("proctree", "ps", directory, "--all", "--output", "json")
     assert f"{MARK}-child" in shown.stdout
 
@@ -85,7 +86,7 @@ def test_a_recording_answers_as_the_log_of_the_same_run(tmp_path: Path) -> None:
 @pytest.mark.live
 def test_detection_records_and_what_it_recorded_survives_a_kill(tmp_path: Path) -> None:
     directory = tmp_path / "r"
-    for round_ in range(3):
+    for round_ in range(2):
         mark = f"{MARK}-{round_}"
         with subprocess.Popen(
             command("proctree-detect", "--no-builtin", "--record", directory),
@@ -96,8 +97,8 @@ def test_detection_records_and_what_it_recorded_survives_a_kill(tmp_path: Path) 
             wait_for(directory, mark)
             os.kill(detect.pid, signal.SIGKILL)
         assert mark in marks(directory)
-    assert {f"{MARK}-{round_}" for round_ in range(3)} <= marks(directory)
+    assert {f"{MARK}-{round_}" for round_ in range(2)} <= marks(directory)
     RecordingWriter(directory).close()
     recording = Recording(directory)
-    assert [segment.is_open for segment in recording.segments] == [False, False, False]
-    assert len(recording.data_source().tree.losses) == 2, "nobody watched between two runs"
+    assert [segment.is_open for segment in recording.segments] == [False, False]
+    assert len(recording.data_source().tree.losses) == 1, "nobody watched between two runs"

@@ -31,7 +31,7 @@ OF_A_THREAD = (
 )  # fmt: skip
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(seed=st.integers(0, 2**48), steps=st.integers(1, 40), is_lossy=st.booleans())
 def test_a_keyframe_stands_for_all_that_came_before(seed: int, steps: int, is_lossy: bool) -> None:
     random = Random(seed)

@@ -25,13 +25,19 @@ __all__ = ["describe_recording_trouble", "export", "open_recording", "record"]
 
 _COMMAND: Final = "proctree"
 
+_NO_THREADS: Final = {
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+"""What keeps numpy and pyarrow from starting threads: rights are dropped while there is one."""
+
 
 def open_recording(
     directory: str, tree: ProcessTree | None, **limits: int | None
 ) -> RecordingWriter:
     """A writer into `directory`. Raises `ConfigurationError`."""
-    # Numpy would start threads for algebra, which nobody does here: rights could not be dropped.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for name, value in _NO_THREADS.items():
+        os.environ.setdefault(name, value)
     from proctree_ds.recording import RecordingLimits, RecordingWriter
 
     chosen: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}

@@ -45,7 +45,7 @@ SEALED: Final = ".parquet"
 TEMPORARY: Final = ".tmp"
 _NAME: Final = re.compile(r"(\d{8})(\.arrow|\.parquet)")
 _KEY: Final = b"proctree"
-_ROW_GROUP: Final = 32_768
+_ROW_GROUP: Final = 131_072
 
 _DELTAS: Final = (
     "time", "start_time", "parent_start_time", "exec_time", "tid", "ns_tid", "ns_pid",
