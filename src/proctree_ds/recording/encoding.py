@@ -7,6 +7,7 @@ its columns are made once a batch and spread over the rows by that number.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, Final
 
@@ -78,6 +79,7 @@ class Encoder:
         count = len(events)
         codes = np.fromiter(map(_CODES.__getitem__, map(type, events)), np.int8, count)
         pieces: dict[str, list[tuple[int, Any]]] = {}
+        numbers: dict[str, Any] = {}
         positions = []
         sizes: list[int] = []
         for code, kind in enumerate(KINDS):
@@ -88,7 +90,11 @@ class Encoder:
                 events if len(where) == count else [events[i] for i in where.tolist()]
             )
             for name, column in self._columns(kind, same).items():
-                pieces.setdefault(name, []).append((len(sizes), column))
+                if isinstance(column, np.ndarray):
+                    everywhere = numbers.setdefault(name, np.full(count, -1, np.int32))
+                    everywhere[where] = column
+                else:
+                    pieces.setdefault(name, []).append((len(sizes), column))
             positions.append(where)
             sizes.append(len(where))
         order = np.argsort(np.concatenate(positions)) if len(sizes) > 1 else None
@@ -101,6 +107,11 @@ class Encoder:
             columns["escaped"] = pa.array(escaped)
         for name, parts in pieces.items():
             columns[name] = _assemble(_TYPES[name], parts, sizes, order)
+        for name, everywhere in numbers.items():
+            if name == "context":
+                columns |= self._contexts.columns(name, everywhere, _context_columns)
+            else:
+                columns |= self._files.columns(name, everywhere, _file_columns(name))
         return pa.RecordBatch.from_arrays(
             [
                 columns[name] if name in columns else pa.nulls(count, type_)
@@ -132,7 +143,7 @@ class Encoder:
             columns["cwd"] = cwds
         if roots is not None:
             columns["root"] = roots
-        columns |= self._contexts.columns("context", contexts, _context_columns)
+        columns["context"] = self._contexts.of(contexts)
         if images is not None:
             columns |= self._image_columns(images)
         return columns
@@ -144,7 +155,7 @@ class Encoder:
             columns[name] = read(name, images)
         for name in ("executable", "interpreter"):
             files = read(name, images)
-            columns |= self._files.columns(name, files, _file_columns(name))
+            columns[name] = self._files.of(files)
         return columns
 
 
@@ -158,18 +169,21 @@ class _Numbers:
         self._kept: list[Any] = []
         """Whose ids are in `_by_id`: as long as they are here nobody else has these."""
 
-    def columns(
-        self, name: str, values: list[Any], columns_of: Callable[[list[Any]], Columns]
-    ) -> Columns:
-        """The column `name` with the number of each value, and those with what it is."""
+    def of(self, values: list[Any]) -> Any:
+        """The number of each value; -1 for None."""
         ids = list(map(id, values))
         known = self._by_id
         try:
-            numbers = [known[i] for i in ids]
+            return np.fromiter(map(known.__getitem__, ids), np.int32, len(ids))
         except KeyError:
             self._learn(values)
-            numbers = [known[i] for i in ids]
-        distinct, places = np.unique(np.array(numbers, np.int32), return_inverse=True)
+            return np.fromiter(map(known.__getitem__, ids), np.int32, len(ids))
+
+    def columns(
+        self, name: str, numbers: Any, columns_of: Callable[[list[Any]], Columns]
+    ) -> Columns:
+        """The column `name` with these numbers, and those that tell what has them."""
+        distinct, places = np.unique(numbers, return_inverse=True)
         if not len(distinct) or distinct[-1] < 0:
             return {}
         is_missing = None
@@ -410,15 +424,34 @@ _COLUMNS_OF: Final[dict[type, Callable[[Sequence[Any]], Columns]]] = {
 
 
 def _array(name: str, column: Any) -> Any:
-    if isinstance(column, pa.Array):
+    if isinstance(column, np.ndarray):
         return column
     type_ = _TYPES[name]
     try:
         if pa.types.is_map(type_):
-            column = [None if item is None else list(item.items()) for item in column]
+            keys = [key for item in column if item for key in item]
+            items = [value for item in column if item for value in item.values()]
+            return pa.MapArray.from_arrays(_offsets(column), _texts(keys), _texts(items))
+        if pa.types.is_list(type_):
+            words = list(chain.from_iterable(filter(None, column)))
+            return pa.ListArray.from_arrays(_offsets(column), _texts(words))
         return pa.array(column, type_)
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
         raise ValueError(f"an event's `{name}` does not fit into a recording: {error}") from error
+
+
+def _texts(words: list[str]) -> Any:
+    return pa.array(words, pa.string())
+
+
+def _offsets(column: list[Any]) -> Any:
+    """Where each list begins in all their items, and where the last one ends."""
+    sizes = np.fromiter((0 if item is None else len(item) for item in column), np.int32)
+    offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int32)
+    is_missing = np.fromiter((item is None for item in column), np.bool_)
+    if not is_missing.any():
+        return pa.array(offsets)
+    return pa.array(offsets, mask=np.append(is_missing, False))
 
 
 def _assemble(type_: Any, parts: list[tuple[int, Any]], sizes: list[int], order: Any) -> Any:

@@ -190,12 +190,12 @@ class RecordingWriter:
             self._retire()
 
     def _write_batch(self, events: list[Event]) -> None:
-        times = [event.time for event in events if event.time is not None]
         if self._segment is None:
+            times = [event.time for event in events if event.time is not None]
             self._segment = self._begin_segment(min(times, default=0))
-        self._segment.append(events)
+        last = self._segment.append(events)
         self.acknowledged += len(events)
-        self._now = max(self._now, max(times, default=-1))
+        self._now = max(self._now, last)
 
     def _is_full(self, segment: _OpenSegment) -> bool:
         limits = self._limits
@@ -329,12 +329,14 @@ class _OpenSegment:
             pa.PythonFile(self._gathered, mode="w"), schema_with(header), options=_COMPRESSED
         )
 
-    def append(self, events: Sequence[Event], keyframe: bool = False) -> None:
-        """Add a batch, whole or not at all."""
-        self._stream.write_batch(self._encoder.encode(events, keyframe))
+    def append(self, events: Sequence[Event], keyframe: bool = False) -> int:
+        """Add a batch, whole or not at all. Returns the latest of its times; -1 if it has none."""
+        batch = self._encoder.encode(events, keyframe)
+        self._stream.write_batch(batch)
         self._write(self._gathered.take())
         if not keyframe:
             self.events += len(events)
+        return int(batch.column("time").fill_null(-1).to_numpy().max())
 
     def _write(self, data: bytes) -> None:
         try:
