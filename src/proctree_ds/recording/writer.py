@@ -56,7 +56,7 @@ class RecordingLimits(msgspec.Struct, frozen=True):
     the clock of the events, and `keep_ns` counts from a segment's last event.
     """
 
-    segment_events: int = 49_152
+    segment_events: int = 32_768
     segment_ns: int = 3_600 * 10**9
     keep_bytes: int | None = None
     keep_ns: int | None = None
