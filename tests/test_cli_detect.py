@@ -217,7 +217,7 @@ def test_what_a_process_calls_itself_never_acts_on_the_terminal(
         (["--duration", "-5s"], "is not a duration"),
         (["--ring-size", "big"], "is no size"),
         (["--ring-size", "8M"], "means nothing with --replay"),
-        (["--record", "there"], "--write-log"),
+        (["--record", "/"], "holds other things"),
         (["--loader", "bcc"], "means nothing with --replay"),
         (["--loader", "magic"], "is not one of"),
         (["--output", "xml"], "is not one of"),
@@ -335,7 +335,7 @@ def test_of_many_bad_lines_only_the_first_are_told(log: Path) -> None:
     ("replay", "reason", "status"),
     [
         ("/nonexistent.jsonl", "No such file or directory", 1),
-        ("/", "recordings cannot be read yet", 2),
+        ("/", "holds no recording", 1),
         ("/nonexistent.jsonl.gz", "No such file or directory", 1),
     ],
 )

@@ -36,7 +36,7 @@ class Captures:
         self.losses: list[Loss] = []
         """In order of their beginnings."""
         self._headers: deque[Header] = deque(maxlen=HEADERS_LIMIT)
-        self._began: int | None = None
+        self.began: int | None = None
         """When the first capture began."""
         self._last_time = -1
         """The last instant that headers and losses told of."""
@@ -81,14 +81,14 @@ class Captures:
     def begin(self, time: int | None) -> None:
         """A capture has begun, at `time` if that is known."""
         if time is not None:
-            self._began = min(time, self._began if self._began is not None else time)
+            self.began = min(time, self.began if self.began is not None else time)
             self._last_time = max(self._last_time, time)
 
     def holes(self) -> list[tuple[int, int]]:
         """When events may be missing: from when to when."""
         holes = [(loss.since, loss.time) for loss in self.losses]
-        if self._began is not None:
-            holes.append((-1, self._began))
+        if self.began is not None:
+            holes.append((-1, self.began))
         return holes
 
     def last_instant(self) -> int:
@@ -111,5 +111,5 @@ class Captures:
     def forget(self) -> None:
         """Another boot has another clock: none of these windows is in it."""
         self.losses.clear()
-        self._began = None
+        self.began = None
         self._last_time = -1

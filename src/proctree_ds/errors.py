@@ -12,6 +12,7 @@ ProctreeError
 ├── ConfigurationError                an option or a directory that cannot be accepted
 ├── ServiceError                      what a long run needs beside a source and signatures
 └── SourceError                       a source of events that cannot be opened or read
+    ├── RecordingError                a recording, or a segment of it, that cannot be read
     └── SourceUnavailable             this machine does not allow it: cause and remedy
 
 A message says where, what, and what to do about it.
@@ -29,6 +30,7 @@ __all__ = [
     "NeverSeen",
     "NotStartedYet",
     "ProctreeError",
+    "RecordingError",
     "ServiceError",
     "SignatureError",
     "SourceError",
@@ -108,6 +110,10 @@ class ServiceError(ProctreeError):
 
 class SourceError(ProctreeError):
     """A source of events that cannot be opened or read."""
+
+
+class RecordingError(SourceError):
+    """A recording, or a segment of it, that cannot be read: the message names the file."""
 
 
 class SourceUnavailable(SourceError):

@@ -89,6 +89,11 @@ class Lifespans:
         else:
             self.review(process, event.time)
 
+    @property
+    def pictures(self) -> list[Picture]:
+        """The complete pictures that are kept, in order of time."""
+        return self._pictures
+
     def learn_picture(self, picture: Picture) -> None:
         """Whoever is missing from a complete picture has ended. O(everything in memory)."""
         if not self._keep_picture(picture):

@@ -21,6 +21,7 @@ import msgspec
 
 from proctree_ds.detection import Detection
 from proctree_ds.engine import Engine
+from proctree_ds.errors import ProctreeError
 from proctree_ds.faults import Fault
 from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Loss, Snapshot
 from proctree_ds.report import EngineLimits, Report, SignatureStatistics
@@ -28,7 +29,7 @@ from proctree_ds.signature import EndOfSource, Signature, Tick
 from proctree_ds.sources import Source
 from proctree_ds.tree import ProcessTree
 
-__all__ = ["TICK_NS", "EventLog", "Pipeline", "Sink", "Summary", "Trouble"]
+__all__ = ["TICK_NS", "EventLog", "Pipeline", "Recorder", "Sink", "Summary", "Trouble"]
 
 TICK_NS: Final = 1_000_000_000
 """How often signatures get a `Tick`: at whole multiples of this on the source's own clock."""
@@ -71,10 +72,29 @@ class EventLog(Protocol):
         ...
 
 
+class Recorder(Protocol):
+    """Where the events are kept for questions. `proctree_ds.recording.RecordingWriter` is one.
+
+    The tree has been told a batch before it is written here.
+    """
+
+    def write_all(self, events: Sequence[Event]) -> None:
+        """Add a batch."""
+        ...
+
+    def flush(self) -> None:
+        """Hand what was written to the operating system."""
+        ...
+
+    def close(self) -> None:
+        """Seal it."""
+        ...
+
+
 class Trouble(msgspec.Struct, frozen=True):
     """A part of the pipeline that failed and is left out from now on, and why."""
 
-    part: Literal["log", "sink"]
+    part: Literal["log", "recording", "sink"]
     error: Exception
 
 
@@ -107,11 +127,11 @@ class Pipeline:
 
     `clock` gives now in boot-clock ns for a source that is live, so that ticks go on while nothing
     happens; a replay has only the times of its events. With `feeds_tree` false the tree stays
-    empty. `duration_ns` ends the run that long after it began. `log` is closed at the end, sinks
-    are only flushed. `on_batch` is called after every batch, empty ones of a quiet source too.
-    `resumable` is for a source that takes a batch for handled when the next one is asked for, and
-    hands what is not to whoever reads next: the log is flushed by then, and where no sink is left
-    the run ends with the batch in hand.
+    empty. `duration_ns` ends the run that long after it began. `log` and `recorder` are closed at
+    the end, sinks are only flushed. `on_batch` is called after every batch, empty ones of a quiet
+    source too. `resumable` is for a source that takes a batch for handled when the next one is
+    asked for, and hands what is not to whoever reads next: log and recording are flushed by then,
+    and where no sink is left the run ends with the batch in hand.
     """
 
     def __init__(
@@ -123,6 +143,7 @@ class Pipeline:
         tree: ProcessTree | None = None,
         feeds_tree: bool = True,
         log: EventLog | None = None,
+        recorder: Recorder | None = None,
         duration_ns: int | None = None,
         tick_ns: int = TICK_NS,
         clock: Callable[[], int] | None = None,
@@ -139,6 +160,7 @@ class Pipeline:
         self._feeds_tree = feeds_tree
         self._log = log
         self._resumable = resumable
+        self._recorder = recorder
         self._duration_ns = duration_ns
         self._tick_ns = tick_ns
         self._clock = clock
@@ -171,6 +193,7 @@ class Pipeline:
             closing.callback(self._end)
             closing.callback(self._source.close)
             closing.callback(self._seal_log)
+            closing.callback(self._seal_recording)
             closing.callback(self._flush_sinks)
             closing.callback(self._engine.close)
             if self._duration_ns is not None:
@@ -243,8 +266,10 @@ class Pipeline:
                 self._tick(now)
         if self._unflushed:
             self._flush_sinks()
-        if self._resumable and batch and self._log is not None:
-            self._guard_log(self._log.flush)
+        if self._resumable and batch:
+            if self._log is not None:
+                self._guard_log(self._log.flush)
+            self._guard_recording(lambda recorder: recorder.flush())
 
     def _step(self, batch: Sequence[Event]) -> None:
         counts = self._counts
@@ -260,6 +285,8 @@ class Pipeline:
             self._tell_faults()
         if self._log is not None:
             self._write_log(batch)
+        if self._recorder is not None:
+            self._guard_recording(lambda recorder: recorder.write_all(batch))
         self._engine.dispatch(batch)
 
     def _tell_faults(self) -> None:
@@ -294,6 +321,7 @@ class Pipeline:
         self._engine.signal(Tick(self.tree.boot_time + due))
         if self._log is not None:
             self._guard_log(self._log.flush)
+        self._guard_recording(lambda recorder: recorder.flush())
 
     # ------------------------------------------------------------------------------ the edges
 
@@ -344,6 +372,20 @@ class Pipeline:
     def _seal_log(self) -> None:
         if self._log is not None:
             self._guard_log(self._log.close)
+
+    def _guard_recording(self, action: Callable[[Recorder], object]) -> None:
+        if self._recorder is None:
+            return
+        try:
+            action(self._recorder)
+        except (OSError, ValueError, ProctreeError) as error:
+            recorder, self._recorder = self._recorder, None
+            with suppress(OSError, ValueError, ProctreeError):  # the disk is as full as before
+                recorder.close()
+            self._on_trouble(Trouble("recording", error))
+
+    def _seal_recording(self) -> None:
+        self._guard_recording(lambda recorder: recorder.close())
 
     def _end(self) -> None:
         self._ended_ns = monotonic_ns()

@@ -148,6 +148,17 @@ class ProcessTree:
         return self._lifespans.complete_since(time)
 
     @property
+    def header(self) -> Header:
+        """Whose history this is, and when it began."""
+        began = self._captures.began
+        return Header(self.boot_time, self.host, self.boot_id, began, self.unfollowed)
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The complete pictures that are kept, in order of time."""
+        return self._lifespans.pictures
+
+    @property
     def counters(self) -> dict[str, int]:
         """What is in memory, what was dropped, and what input was refused, by name."""
         census = self.census

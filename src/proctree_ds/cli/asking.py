@@ -12,11 +12,10 @@ import click
 from proctree_ds.cli.answers import Asked
 from proctree_ds.cli.console import Console, abandon_output, describe_error, number
 from proctree_ds.cli.options import TreeOptions, duration, entity, tree_options
-from proctree_ds.clock import format_time
+from proctree_ds.clock import format_time, parse_time
 from proctree_ds.errors import ConfigurationError, DataNotFound, InvalidTime, ProctreeError
 
 if TYPE_CHECKING:
-    from proctree_ds.errors import EventLogError
     from proctree_ds.model import Event
 
 __all__ = [
@@ -109,11 +108,15 @@ def asked(
     *,
     at: str | None = None,
     output: str | None = None,
+    needs_all: bool = False,
     duration_ns: int | None = None,
     on_batch: Callable[[Sequence[Event]], object] | None = None,
     on_skip: Callable[[], object] = lambda: None,
 ) -> Iterator[Asked]:
-    """What is asked, and how; what goes wrong on the way ends the command with a reason."""
+    """What is asked, and how; what goes wrong on the way ends the command with a reason.
+
+    Of a recording only what the instant `at` needs is read, unless the question `needs_all`.
+    """
     from proctree_ds.cli.history import read_history
     from proctree_ds.users import UserNames
 
@@ -123,7 +126,7 @@ def asked(
         )
     console = Console(_COMMAND)
 
-    def skipped(error: EventLogError) -> None:
+    def skipped(error: Exception) -> None:
         console.skipped(str(error))
         on_skip()
 
@@ -141,6 +144,8 @@ def asked(
         history = read_history(
             source,
             options,
+            lambda start, end: end if at is None else parse_time(at, start=start, now=end),
+            needs_all=needs_all,
             skip_bad_lines=skip_bad_lines,
             on_skip=skipped,
             on_batch=batch,

@@ -62,7 +62,7 @@ def diff(
     if pid is not None and entity_id is not None:
         raise click.UsageError("give --pid or --entity, not both")
     refuse_unwatched(source, duration_ns, "a difference")
-    with asked(source, duration_ns=duration_ns, **common) as question:
+    with asked(source, needs_all=True, duration_ns=duration_ns, **common) as question:
         first, last = window(question, since, until)
         below = None
         if pid is not None or entity_id is not None:
@@ -101,7 +101,7 @@ def timeline(
 
     need_one(pid, entity_id)
     refuse_unwatched(source, duration_ns, "a timeline")
-    with asked(source, duration_ns=duration_ns, **common) as question:
+    with asked(source, needs_all=True, duration_ns=duration_ns, **common) as question:
         info = question.find_last(pid, entity_id, question.time)
         rows = history_of(question.answers, info.entity_id, question.time)
         end = question.time if info.exit_time is None else info.exit_time

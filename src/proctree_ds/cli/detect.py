@@ -29,11 +29,12 @@ from proctree_ds.cli.options import (
     tree_options,
     version,
 )
+from proctree_ds.cli.record import describe_recording_trouble, open_recording
 from proctree_ds.cli.service import Service, ServiceOptions
 from proctree_ds.errors import ConfigurationError, ProctreeError
 
 if TYPE_CHECKING:
-    from proctree_ds.pipeline import Pipeline, Sink, Trouble
+    from proctree_ds.pipeline import Pipeline, Recorder, Sink, Trouble
     from proctree_ds.registry import Registry
     from proctree_ds.report import Report
     from proctree_ds.sources import Source
@@ -58,7 +59,8 @@ _FILE_WIDTH: Final = 120
 @click.option(
     "--replay",
     metavar="SOURCE",
-    help="Read an event log (.jsonl, .gz, .zst; - for standard input) instead of the kernel.",
+    help="Read a recording (a directory) or an event log (.jsonl, .gz, .zst; - for standard input)"
+    " instead of the kernel.",
 )
 @click.option(
     "--source",
@@ -75,7 +77,7 @@ _FILE_WIDTH: Final = 120
     metavar="FILE",
     help="Write all events to FILE as an event log (.jsonl, .gz, .zst), to be replayed later.",
 )
-@click.option("--record", metavar="DIR", hidden=True)
+@click.option("--record", metavar="DIR", help="Record all events into DIR, for questions later.")
 @click.option(
     "--duration",
     "duration_ns",
@@ -185,12 +187,14 @@ def main(
 
     Exit status: 0 fine, 1 the source or a signature failed, 2 wrong usage.
     """
-    _refuse_what_is_not_there(options, loader, record, replay, ring_size)
-    _refuse_what_cannot_be(replay, log_path)
+    _refuse_what_is_not_there(options, loader, replay, ring_size)
+    _refuse_what_cannot_be(replay, log_path, record)
     pins = pin_directory if pin else None
     _refuse_what_the_source_lacks(kind, replay, options, ring_size, loader, pins)
     if user is not None and (keep_privileges or replay is not None):
         raise click.UsageError("--user is for a live run that does not --keep-privileges")
+    if user is not None and record is not None:
+        raise click.UsageError("--record needs the rights that --user gives up: leave one out")
     console = Console(_COMMAND, quiet, log_format)
     try:
         registry = _load(directories, not no_builtin)
@@ -207,25 +211,32 @@ def main(
     except ProctreeError as error:
         console.fail(str(error))
         sys.exit(1)
-    try:
-        log = _open_log(log_path)
-    except ProctreeError as error:
-        source.close()
-        console.fail(str(error))
-        sys.exit(1)
     tree = _tree(options)
+    log, recorder = _open_outputs(log_path, record, options, tree, source, console)
     sink, left_out = _sink(output, tree)
     chosen = ServiceOptions(metrics, user, keep_privileges)
     service = Service(chosen, console, registry, is_live=replay is None)
     pipeline = _assemble(
-        registry, source, sink, log, options, tree, duration_ns, replay, console, service, pins
+        registry,
+        source,
+        sink,
+        log,
+        recorder,
+        options,
+        tree,
+        duration_ns,
+        replay,
+        console,
+        service,
+        pins,
     )
     try:
         service.prepare(_rights(options, source) if replay is None else None, directories)
     except ProctreeError as error:
         source.close()
-        if log is not None:
-            log.close()
+        for kept in (log, recorder):
+            if kept is not None:
+                kept.close()
         service.end()
         console.fail(str(error))
         sys.exit(1)
@@ -257,14 +268,9 @@ def _rights(options: TreeOptions, source: Source) -> set[str]:
 def _refuse_what_is_not_there(
     options: TreeOptions,
     loader: str,
-    record: str | None,
     replay: str | None,
     ring_size: int | None,
 ) -> None:
-    if record is not None:
-        raise click.UsageError(
-            "--record: recordings cannot be written yet; use --write-log FILE, which --replay reads"
-        )
     if loader != "auto" and replay is not None:
         raise click.UsageError("--loader is the kernel's: it means nothing with --replay")
     if ring_size is not None and replay is not None:
@@ -277,13 +283,17 @@ def _refuse_what_is_not_there(
         )
 
 
-def _refuse_what_cannot_be(replay: str | None, log_path: str | None) -> None:
+def _refuse_what_cannot_be(replay: str | None, log_path: str | None, record: str | None) -> None:
     if sys.stdout is None:
         raise click.UsageError("standard output is closed: there is no place for findings")
     if replay is not None and log_path is not None and replay != "-":
         with suppress(OSError):  # one of them is not there: fine, or told later
             if os.path.samefile(replay, log_path):
                 raise click.UsageError(f"--write-log would overwrite what --replay reads: {replay}")
+    if replay is not None and record is not None and replay != "-":
+        with suppress(OSError):
+            if os.path.samefile(replay, record):
+                raise click.UsageError(f"--record would add to what --replay reads: {replay}")
 
 
 def _refuse_what_the_source_lacks(
@@ -341,12 +351,30 @@ def _open(
     )
 
 
-def _open_log(path: str | None) -> Any:
-    if path is None:
-        return None
+def _open_outputs(
+    log_path: str | None,
+    record: str | None,
+    options: TreeOptions,
+    tree: ProcessTree,
+    source: Source,
+    console: Console,
+) -> tuple[Any, Recorder | None]:
+    """The event log and the recording that were asked for; or the end of the command."""
     from proctree_ds.eventlog import EventLogWriter
 
-    return EventLogWriter(path)
+    recorder: Recorder | None = None
+    try:
+        if record is not None:
+            recorder = open_recording(record, tree if options.source != "none" else None)
+        return None if log_path is None else EventLogWriter(log_path), recorder
+    except ProctreeError as error:
+        source.close()
+        if recorder is not None:
+            recorder.close()
+        if isinstance(error, ConfigurationError):
+            raise click.UsageError(str(error)) from None
+        console.fail(str(error))
+        sys.exit(1)
 
 
 def _tree(options: TreeOptions) -> ProcessTree:
@@ -377,6 +405,7 @@ def _assemble(
     source: Source,
     sink: Sink,
     log: Any,
+    recorder: Recorder | None,
     options: TreeOptions,
     tree: ProcessTree,
     duration_ns: int | None,
@@ -394,6 +423,10 @@ def _assemble(
             console.fail(
                 f"the event log ends here: {describe_error(trouble.error)}; detection goes on"
             )
+            return
+        if trouble.part == "recording":
+            told = describe_recording_trouble(trouble.error)
+            console.fail(f"{told}; detection goes on")
             return
         abandon_output()
         if not isinstance(trouble.error, BrokenPipeError):
@@ -416,6 +449,7 @@ def _assemble(
         tree=tree,
         feeds_tree=options.source != "none",
         log=log,
+        recorder=recorder,
         duration_ns=duration_ns,
         clock=boot_now if replay is None else None,
         resumable=pins is not None,

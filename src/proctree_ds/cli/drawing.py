@@ -52,7 +52,7 @@ def dot(
         raise click.UsageError("whose --lineage? give --pid or --entity")
     if is_lineage and with_exited:
         raise click.UsageError("a --lineage has the exited in any case: leave --all out")
-    with asked(**common) as question:
+    with asked(**common, needs_all=with_exited) as question:
         lines = _lines(question, pid, entity_id, is_lineage, with_exited)
         most = limit or _DRAWN
         shown = lines[-most:] if is_lineage else lines[:most]

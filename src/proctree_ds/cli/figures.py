@@ -41,7 +41,9 @@ def stats(duration_ns: int | None, limit: int | None, **common: Any) -> None:
     def skipped() -> None:
         tally.skipped_lines += 1
 
-    with asked(duration_ns=duration_ns, on_batch=tally.add, on_skip=skipped, **common) as question:
+    with asked(
+        needs_all=True, duration_ns=duration_ns, on_batch=tally.add, on_skip=skipped, **common
+    ) as question:
         first, last = question.history.start, question.history.end
         assert first is not None and last is not None
         found = statistics(
@@ -88,7 +90,7 @@ def top(
 
     if source == "live" and duration_ns is None:
         duration_ns = _WATCHED_NS
-    with asked(source, duration_ns=duration_ns, **common) as question:
+    with asked(source, needs_all=True, duration_ns=duration_ns, **common) as question:
         first, last = window(question, since, until)
         programs = programs_between(question.answers, first, last)
         programs.sort(key=lambda program: -getattr(program, by))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -14,7 +15,7 @@ from proctree_ds.cli.options import TreeOptions
 from proctree_ds.cli.sources import open_live, open_replay
 from proctree_ds.clock import boot_now, format_time
 from proctree_ds.datasource import DataSource
-from proctree_ds.errors import BeyondHorizon, DataNotFound, EventLogError, NeverSeen
+from proctree_ds.errors import BeyondHorizon, DataNotFound, NeverSeen, RecordingError
 from proctree_ds.model import Header
 from proctree_ds.process import Process
 from proctree_ds.tree import ProcessTree
@@ -96,17 +97,23 @@ class History(msgspec.Struct, frozen=True):
 def read_history(
     source: str,
     options: TreeOptions,
+    when: Callable[[int, int], int],
     *,
+    needs_all: bool = False,
     skip_bad_lines: bool = False,
-    on_skip: Callable[[EventLogError], object] | None = None,
+    on_skip: Callable[[Exception], object] | None = None,
     on_batch: Callable[[Sequence[Event]], object] | None = None,
     duration_ns: int | None = None,
 ) -> History:
-    """The event log at `source` to its end (`-`: standard input), or `live`, a picture of now.
+    """What was recorded at `source`, the event log there to its end (`-`: standard input), or
+    `live`, a picture of now.
 
-    With `duration_ns` the machine is watched for so long after the picture, or until Ctrl-C.
-    `on_batch` is given every batch. Raises `ProctreeError` where it cannot be read.
+    Of a recording just the segment is read that answers for `when(start, end)`, unless all of it
+    is needed. With `duration_ns` the machine is watched for so long after the picture, or until
+    Ctrl-C. `on_batch` is given every batch. Raises `ProctreeError` where it cannot be read.
     """
+    if not needs_all and source not in ("-", "live") and os.path.isdir(source):
+        return _read_recording(source, when, on_skip or (lambda error: None))
     tree = ProcessTree(*options.caches(PROCESS_CACHE, THREAD_CACHE))
     is_live = source == "live"
     reader = (
@@ -153,6 +160,18 @@ def _watching(reader: Source, duration_ns: int | None) -> Iterator[None]:
     finally:
         timer.cancel()
         signal.signal(signal.SIGINT, before)
+
+
+def _read_recording(
+    source: str, when: Callable[[int, int], int], on_skip: Callable[[Exception], object]
+) -> History:
+    from proctree_ds.recording import Recording
+
+    recording = Recording(source)
+    for skipped in recording.skipped:
+        on_skip(RecordingError(skipped.problem))
+    start, end = recording.start, recording.end
+    return History(recording.at(when(start, end)), start, end)
 
 
 def _times(batch: Iterable[Event]) -> list[int]:

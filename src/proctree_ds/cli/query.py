@@ -21,6 +21,7 @@ from proctree_ds.cli.doctor import doctor
 from proctree_ds.cli.drawing import dot
 from proctree_ds.cli.figures import stats, top
 from proctree_ds.cli.options import entity, version
+from proctree_ds.cli.record import export, record
 
 if TYPE_CHECKING:
     from proctree_ds.datasource import Parents
@@ -40,8 +41,8 @@ __all__ = ["main"]
 def main() -> None:
     """Ask who processes were, and who their ancestors were, as of an instant.
 
-    SOURCE is an event log (.jsonl, .gz, .zst), - for one on standard input, or live (the default):
-    the machine as it is now.
+    SOURCE is a recording (a directory), an event log (.jsonl, .gz, .zst), - for one on standard
+    input, or live (the default): the machine as it is now.
 
     Exit status: 0 fine, 1 the source failed or there is no answer, 2 wrong usage.
     """
@@ -59,7 +60,7 @@ def main() -> None:
 @click.option("--all", "with_exited", is_flag=True, help="Also those that had exited by then.")
 def ps(with_exited: bool, **common: Any) -> None:
     """List the processes that lived at an instant, in the order of their starts."""
-    with asked(**common) as question:
+    with asked(**common, needs_all=with_exited) as question:
         question.show_list(question.processes(with_exited))
 
 
@@ -80,7 +81,7 @@ def tree(with_exited: bool, pid: int | None, entity_id: int | None, **common: An
 
     if pid is not None and entity_id is not None:
         raise click.UsageError("give --pid or --entity, not both")
-    with asked(**common) as question:
+    with asked(**common, needs_all=with_exited) as question:
         processes = question.processes(with_exited)
         roots, children = forest(processes, by_origin=with_exited)
         if pid is not None or entity_id is not None:
@@ -208,7 +209,7 @@ def schema(of: str) -> None:
         raise click.ClickException(describe_error(error)) from None
 
 
-for _command in (diff, timeline, stats, top, dot, doctor):
+for _command in (diff, timeline, stats, top, dot, doctor, record, export):
     main.add_command(_command)
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from proctree_ds.errors import ConfigurationError, EventLogError, SourceUnavailable
+from proctree_ds.errors import SourceUnavailable
 
 if TYPE_CHECKING:
     from proctree_ds.cli.options import TreeOptions
@@ -84,14 +84,16 @@ def open_replay(
     name: str,
     *,
     skip_bad_lines: bool = False,
-    on_skip: Callable[[EventLogError], object] | None = None,
+    on_skip: Callable[[Exception], object] | None = None,
 ) -> Source:
-    """The event log at `name`, `-` for standard input. Raises `ProctreeError` if there is none."""
+    """The recording or event log at `name`, `-` for a log on standard input.
+
+    `on_skip` is told of what could not be read. Raises `ProctreeError` if there is none.
+    """
     from proctree_ds.sources.eventlog import EventLogSource
 
     if name != "-" and os.path.isdir(name):
-        raise ConfigurationError(
-            f"{name} is a directory: recordings cannot be read yet; give an event log"
-            " (.jsonl, .jsonl.gz, .jsonl.zst) or - for standard input"
-        )
+        from proctree_ds.recording import RecordingSource
+
+        return RecordingSource(name, on_skip)
     return EventLogSource(name, skip_bad_lines=skip_bad_lines, on_skip=on_skip)

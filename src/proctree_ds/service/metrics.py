@@ -27,7 +27,7 @@ __all__ = ["FIGURES", "Figure", "RunFigures", "health_page", "metrics_page"]
 
 _NANOSECONDS: Final = 1e9
 _ATTEMPTS: Final = 100
-_PARTS: Final = ("log", "sink")
+_PARTS: Final = ("log", "recording", "sink")
 
 T = TypeVar("T")
 Samples = Iterable[tuple[tuple[str, ...], float]]
