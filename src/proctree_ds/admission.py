@@ -85,10 +85,12 @@ class Admission:
         if row.task.start_time is None:
             return row  # which is refused
         names = {name: told for name in _ROLES if (told := getattr(row, name, None)) is not None}
+        # /proc gives ticks: another start in a row of it is an exact one, out of a keyframe.
+        is_vague = _is_tick if row.origin == "procfs" else _has_start
         by_tick: dict[Task, Task] = {}  # a row may give one task two starts
         exact = {
             name: by_tick.setdefault(to_the_tick(told), self._exactly(told))
-            if _has_start(told)
+            if is_vague(told)
             else told
             for name, told in names.items()
         }
@@ -96,7 +98,7 @@ class Admission:
         if task != row.task:
             self._note_alias(id_of(row.task), id_of(task))
         self.blurred = tuple(
-            known for name, known in exact.items() if known is names[name] and _has_start(known)
+            known for name, known in exact.items() if known is names[name] and is_vague(known)
         )
         self.has_approximate = self.has_approximate or bool(self.blurred)
         return msgspec.structs.replace(row, **exact)
@@ -118,8 +120,6 @@ class Admission:
 
         O(shadows) if it is not in memory.
         """
-        if not _has_start(task):
-            return task
         tick = to_the_tick(task)
         node = self._in_tick(tick)
         if node is not None:

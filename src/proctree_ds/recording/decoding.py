@@ -226,6 +226,8 @@ def _fork(rows: _Rows) -> Iterator[Event]:
         rows["ns_pid"],
         rows["comm"],
         rows.contexts(),
+        repeat(None),
+        rows.origins(),
     )
     if not rows.has("stated"):
         return made
@@ -248,6 +250,7 @@ def _with_given(fork: Fork, given: Given | None) -> Fork:
         comm,
         context,
         given,
+        fork.origin,
     )
 
 
@@ -277,6 +280,7 @@ def _exec(rows: _Rows) -> Iterator[Event]:
         rows["old_tid"],
         rows["ns_tid"],
         rows["ns_pid"],
+        rows.origins(),
     )
 
 
@@ -290,6 +294,7 @@ def _change(rows: _Rows) -> Iterator[Event]:
         rows.refs("parent"),
         rows["subreaper"],
         rows["untold_until"],
+        rows.origins(),
     )
 
 

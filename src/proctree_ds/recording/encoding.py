@@ -334,7 +334,7 @@ def _fork(events: Sequence[Fork]) -> Columns:
         **_about(events),
         **_refs("leader", list(map(attrgetter("leader"), events))),
         **_refs("creator", list(map(attrgetter("creator"), events))),
-        **_plain(events, "ns_tid", "ns_pid"),
+        **_plain(events, "ns_tid", "ns_pid", "origin"),
     }
     if any(event.given for event in events):
         splits = map(_split_fork, events)
@@ -363,7 +363,7 @@ def _without(names: str, name: str) -> str:
 
 
 def _exec(events: Sequence[Exec]) -> Columns:
-    columns = {**_about(events), **_plain(events, "old_tid", "ns_tid", "ns_pid")}
+    columns = {**_about(events), **_plain(events, "old_tid", "ns_tid", "ns_pid", "origin")}
     facts: list[Any] = [event.facts for event in events]
     if all(type(fact) is State for fact in facts):
         stated = None
@@ -376,7 +376,7 @@ def _change(events: Sequence[Change]) -> Columns:
     return {
         **_about(events),
         **_refs("leader", list(map(attrgetter("leader"), events))),
-        **_plain(events, "subreaper", "untold_until"),
+        **_plain(events, "subreaper", "untold_until", "origin"),
         "attributes": _attributes_of(_split(event.given) for event in events),
     }
 
