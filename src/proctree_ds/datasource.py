@@ -325,7 +325,7 @@ class DataSource:
             node = parent
             parent = node.parent
             left -= 1
-        end: LineageEnd = "max_depth" if parent is not None else _end_of(node)
+        end: LineageEnd = "max_depth" if parent is not None else lineage_end(node)
         return ProcessLineage(processes, end)
 
     def pid(self, pid: int, time: Instant, pid_namespace: int | None = None) -> ProcessInfo:
@@ -415,7 +415,7 @@ class DataSource:
             processes.append(info_at(tree, parent, at))
             node = parent
             parent = parent_at(tree.census, node, at)
-        return ProcessLineage(processes, "max_depth" if parent is not None else _end_of(node))
+        return ProcessLineage(processes, "max_depth" if parent is not None else lineage_end(node))
 
     def _whole(self, time: Instant, what: str) -> int:
         """`time` on the boot clock, if nobody who lived then has been dropped."""
@@ -477,7 +477,8 @@ class DataSource:
         return format_time(self.tree.boot_time + at)
 
 
-def _end_of(node: Process) -> LineageEnd:
+def lineage_end(node: Process) -> LineageEnd:
+    """Why a lineage that goes by original parents ends at a process without one."""
     if node.is_root:
         return "root"
     return "evicted" if node.evicted or node.rare.horizon >= 0 else "unknown_parent"
