@@ -390,6 +390,12 @@ class DataSource:
             raise InvalidTime("a difference ends before it begins: give the earlier time first")
         return difference(self.tree, first, last)
 
+    def require_whole(self, time: Instant, what: str) -> None:
+        """Raise `BeyondHorizon`, with `what` in its message, where some of those who lived as of
+        `time` have been dropped.
+        """
+        self._whole(time, what)
+
     def timeline(self, entity_id: int) -> list[TimelineEntry]:
         """What is known to have happened to a process, in order, each with what it was then.
 

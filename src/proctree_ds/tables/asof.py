@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -41,6 +41,10 @@ ANCESTOR_COLUMNS: Final = tuple(name for name in VERSION_COLUMNS if name != "is_
 
 COLUMNS: Final = (*ANCESTOR_COLUMNS, *_OF_PROCESS, "is_alive", *_AT_THE_END)
 """What `asof` can add: the columns of `versions` and, of the process as of the time, its end."""
+
+
+_LookUp = Callable[[Array, Array], tuple[Array, Array]]
+"""Keys and times -> rows of the index, and statuses."""
 
 
 class _Found(NamedTuple):
@@ -146,7 +150,7 @@ class AsOf:
         times, no_time = instants_in(frame, time)
         if entity_id is not None:
             keys, no_key = ids_in(frame, entity_id)
-            look_up = self._by_entity
+            look_up: _LookUp = self._by_entity
         elif ns_pid is not None and pid_namespace is not None:
             numbers, no_key = numbers_in(frame, ns_pid)
             inodes, no_inode = numbers_in(frame, pid_namespace)
@@ -156,6 +160,24 @@ class AsOf:
         else:
             keys, no_key = numbers_in(frame, pid or "pid")
             look_up = self._by_pid
+        return self._looked_up(look_up, keys, times, _either(no_time, no_key))
+
+    def of_entities(
+        self, table: pa.Table, time: str, entity_id: str, columns: Sequence[str]
+    ) -> pa.Table:
+        """`table` with `columns` of processes that are known, even if part of what they were then
+        has been dropped.
+        """
+        frame = frame_of(table)
+        times, _ = instants_in(frame, time)
+        ids, _ = ids_in(frame, entity_id)
+        found = self._looked_up(self._entities, ids, times, None)
+        answers = self._answers(found, columns, "")
+        return frame.with_columns({name: answers[name] for name in columns})
+
+    def _looked_up(
+        self, look_up: _LookUp, keys: Array, times: Array, missing: Array | None
+    ) -> _Found:
         rows = np.empty(len(times), np.int32)
         status = np.empty(len(times), np.int8)
 
@@ -163,7 +185,6 @@ class AsOf:
             rows[piece], status[piece] = look_up(keys[piece], times[piece])
 
         in_pieces(answer, len(times))
-        missing = _either(no_time, no_key)
         if missing is not None:
             rows[missing] = self._index.no_row
             status[missing] = NO_KEY
@@ -189,6 +210,9 @@ class AsOf:
         return self._forgotten(rows, status)
 
     def _by_entity(self, ids: Array, times: Array) -> tuple[Array, Array]:
+        return self._forgotten(*self._entities(ids, times))
+
+    def _entities(self, ids: Array, times: Array) -> tuple[Array, Array]:
         index = self._index
         held = index.by_entity
         places = index.places_of(ids)
@@ -208,7 +232,7 @@ class AsOf:
                 is_kept = index.is_kept.take(place)
                 why[(near == wanted) & ~is_kept] = BEYOND_HORIZON
             status[missing] = why
-        return self._forgotten(rows, status)
+        return rows, status
 
     def _by_namespace(self, keys: Array, times: Array) -> tuple[Array, Array]:
         held = self._index.by_namespace

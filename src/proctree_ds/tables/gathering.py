@@ -218,9 +218,11 @@ class _Gathering:
                 state = info_at(self._tree, parent, child.start)._state
             place = self._places[parent.entity_id]
             first, end = self._first[place], self._first[place + 1]
-            row = max(bisect_right(self._since, child.start, first, end) - 1, first)
+            row = bisect_right(self._since, child.start, first, end) - 1
+            is_told = first <= row < self._count
+            row = max(row, first)
             known = self._states.values[self._state[row]]
-            if row >= self._count or (known is not state and known != state):
+            if not is_told or (known is not state and known != state):
                 children.append(child)
                 rows.append(row)
                 states.append(self._states.place(state))
