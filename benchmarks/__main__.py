@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import attacks, histories, live, memory, queries, stream, truth
+from benchmarks import attacks, histories, live, memory, queries, stream, tables, truth
 from benchmarks.timing import Figure
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "ring": stream.ring_bytes,
     "queries": queries.point_queries,
     "children": queries.many_children,
+    "tables": tables.tables,
     "memory": memory.memory,
     "attacks": attacks.measure,
     "histories": histories.random_histories,

@@ -20,7 +20,7 @@ from proctree_ds import (
     ProcessTree,
     entity_id,
 )
-from proctree_ds.model import Event, Header, Task
+from proctree_ds.model import NEVER, Event, Header, Task
 from proctree_ds.tables import ANCESTOR_COLUMNS, COLUMNS, AsOf, diff, snapshot
 
 from .capture import disordered, lossy
@@ -122,8 +122,8 @@ def _asked(
                 allowed = reason(error)
             if status not in allowed:
                 yield f"{what}: {status}, not {allowed}: {error}"
-            values = {n: v for n, v in answer.items() if n.startswith("process_")}
-            if set(values.values()) - {None, status} or lineage["lineage_end"] is not None:
+            told = [n for n, v in answer.items() if n.startswith("process_") and v is not None]
+            if told != ["process_status"] or lineage["lineage_end"] is not None:
                 yield f"{what}: {answer} where there is no answer"
             continue
         if status != "found":
@@ -132,18 +132,18 @@ def _asked(
         for mistake in mistakes(answer, "process_", info, COLUMNS):
             yield f"{what}: {mistake}"
         try:
-            told = ds.lineage(info.entity_id, time, max_depth=3)
+            chain = ds.lineage(info.entity_id, time, max_depth=3)
         except BeyondHorizon:
             continue
-        if (lineage["lineage_depth"], lineage["lineage_end"]) != (len(told) - 1, told.end):
-            yield f"{what}: {lineage['lineage_depth']} ancestors to {lineage['lineage_end']}, not {told}"
+        if (lineage["lineage_depth"], lineage["lineage_end"]) != (len(chain) - 1, chain.end):
+            yield f"{what}: {lineage}, not {chain}"
             continue
-        for n, ancestor in enumerate(told.ancestors, 1):
+        for n, ancestor in enumerate(chain.ancestors, 1):
             for mistake in mistakes(lineage, f"ancestor{n}_", ancestor, ANCESTOR_COLUMNS):
                 yield f"{what}: {mistake}"
-        nobody = [lineage[f"ancestor{n}_entity_id"] for n in range(len(told), 4)]
+        nobody = [lineage[f"ancestor{n}_entity_id"] for n in range(len(chain), 4)]
         if any(nobody):
-            yield f"{what}: more ancestors than {told}"
+            yield f"{what}: more ancestors than {chain}"
 
 
 def surveyed(ds: DataSource, since: int, until: int) -> Iterator[str]:
@@ -183,10 +183,10 @@ def everybody(events: list[Event]) -> set[Task]:
 
 def instants_of(events: list[Event]) -> list[int]:
     times = {event.time for event in events if not isinstance(event, Header)}
-    return sorted({i for time in times for i in (time - 1, time, time + 1)})
+    return sorted({i for time in times for i in (time - 1, time, time + 1) if i < NEVER})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=seeds, steps=lengths)
 def test_tables_agree_with_the_data_source(seed: int, steps: int) -> None:
     random = Random(seed)
@@ -195,13 +195,13 @@ def test_tables_agree_with_the_data_source(seed: int, steps: int) -> None:
     told = lossy(random, kernel.told) if random.random() < 0.5 else kernel.told
     tree = ProcessTree()
     tree.apply_all(disordered(random, told))
-    instants = random.sample(instants_of(told), min(12, len(instants_of(told))))
+    instants = random.sample(instants_of(told), min(8, len(instants_of(told))))
     ds = DataSource(tree)
     assert list(differences(ds, everybody(kernel.told), instants)) == []
     assert list(surveyed(ds, *sorted(random.choices(instants, k=2)))) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(seed=seeds, steps=lengths, processes=st.integers(2, 12), threads=st.integers(0, 6))
 def test_tables_agree_where_memory_is_short(
     seed: int, steps: int, processes: int, threads: int
@@ -211,7 +211,7 @@ def test_tables_agree_where_memory_is_short(
     kernel.run(steps, unseen=random.randint(0, 8), restarts=True)
     tree = ProcessTree(process_cache=processes, thread_cache=processes + threads)
     tree.apply_all(kernel.told if random.random() < 0.5 else disordered(random, kernel.told))
-    instants = random.sample(instants_of(kernel.told), min(12, len(instants_of(kernel.told))))
+    instants = random.sample(instants_of(kernel.told), min(8, len(instants_of(kernel.told))))
     ds = DataSource(tree)
     assert list(differences(ds, everybody(kernel.told), instants)) == []
     assert list(surveyed(ds, *sorted(random.choices(instants, k=2)))) == []

@@ -98,6 +98,6 @@ def sql(ds: DataSource, query: str) -> pa.Table:
         for name in ("versions", "processes", "threads"):
             connection.register(name, getattr(tables, name))
         try:
-            return connection.execute(query).to_arrow_table()
+            return connection.sql(query).to_arrow_table()
         except duckdb.Error as error:
             raise TableError(f"DuckDB refuses the query: {error}") from error
