@@ -1,4 +1,4 @@
-"""As-of questions about whole tables: who had this pid when this row was written, and who made it?"""
+"""As-of questions about whole tables: who had this pid when the row was written, who made it?"""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ class AsOf:
     """Answers for every row of a table at once, as of the row's own time.
 
     It is made of what a data source knows now, and goes on answering from that. A table is an
-    Arrow table, a pandas or a Polars DataFrame, and what is returned is of the same kind, with columns
-    added on the right. Times are epoch ns as integers, or timestamps with a time zone.
+    Arrow table, a pandas or a Polars DataFrame, and what is returned is of the same kind, with
+    columns added on the right. Times are epoch ns as integers, or timestamps with a time zone.
     """
 
     def __init__(self, source: DataSource | Tables) -> None:
@@ -82,10 +82,11 @@ class AsOf:
     ) -> Any:
         """`table` with what is known of the process that each row names, as of the row's time.
 
-        `time`, and one of `pid` (the default, in the host's pid namespace), `entity_id`, or `ns_pid`
-        with `pid_namespace` name columns of it. `columns` are what to add, of `COLUMNS`, each under its name with
-        `prefix`. `status` is added always: `found`, or why there is no answer (see `STATUSES`). By
-        pid only who lived then is found; by entity id also who had exited.
+        `time`, and one of `pid` (the default, in the host's pid namespace), `entity_id`, or
+        `ns_pid` with `pid_namespace` name columns of it. `columns` are what to add, of `COLUMNS`,
+        each under its name with `prefix`. `status` is added always: `found`, or why there is no
+        answer (see `STATUSES`). By pid only who lived then is found; by entity id also who had
+        exited.
 
         Raises `TableError` for a missing column, a type that does not fit, or a name that the
         table has already; `InvalidTime` where `time` does not hold instants. O(rows * log versions
@@ -113,9 +114,10 @@ class AsOf:
     ) -> Any:
         """`table` with the process that each row names as `asof` gives it, and `depth` ancestors.
 
-        They are the original parents, each as of the start of its child: the columns of the first begin
-        with `ancestor1_`. `lineage_depth` says how many there are, `lineage_end` why it ends there: `root`,
-        `max_depth`, `unknown_parent` or `evicted`. `columns` are of `ANCESTOR_COLUMNS`.
+        They are the original parents, each as of the start of its child: the columns of the first
+        begin with `ancestor1_`. `lineage_depth` says how many there are, `lineage_end` why it ends
+        there: `root`, `max_depth`, `unknown_parent` or `evicted`. `columns` are of
+        `ANCESTOR_COLUMNS`.
 
         Raises as `asof`, and ValueError for a `depth` below 0 or above `DEPTH_LIMIT`.
         O((rows + processes) * depth).

@@ -26,7 +26,7 @@ _INT64_MIN: Final = -(2**63)
 
 
 def text(value: str) -> str:
-    """`value` as a table can hold it: a byte that is not UTF-8 is written as `\\xff`."""
+    r"""`value` as a table can hold it: a byte that is not UTF-8 is written as `\xff`."""
     try:
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     except UnicodeEncodeError:  # a lone surrogate, which no byte stands for

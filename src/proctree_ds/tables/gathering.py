@@ -66,6 +66,15 @@ _TEXTS: Final = pa.list_(pa.string())
 _NUMBER: Final = pa.uint32()
 _ID: Final = pa.uint64()
 
+
+def _path(file: Any) -> str | None:
+    return None if file is None else file.path
+
+
+def _effective(context: Context) -> int | None:
+    return None if context.capabilities is None else context.capabilities.effective
+
+
 _OF_STATE: Final = (
     ("name", _TEXT, lambda state: state.comm),
     ("cwd", _TEXT, lambda state: state.cwd),
@@ -83,7 +92,7 @@ _OF_CONTEXT: Final = (
         (name, _NUMBER, lambda context, name=name: getattr(context, name))
         for name in ("uid", "euid", "suid", "gid", "egid", "sgid")
     ),
-    ("effective_capabilities", _ID, lambda context: _effective(context)),
+    ("effective_capabilities", _ID, _effective),
     ("session_id", _NUMBER, lambda context: context.session_id),
     ("process_group", _NUMBER, lambda context: context.process_group),
     ("tty", _TEXT, lambda context: context.tty),
@@ -110,14 +119,6 @@ VERSION_COLUMNS: Final = (
     "dropped",
 )
 """What a version has."""
-
-
-def _path(file: Any) -> str | None:
-    return None if file is None else file.path
-
-
-def _effective(context: Context) -> int | None:
-    return None if context.capabilities is None else context.capabilities.effective
 
 
 def gather(ds: DataSource) -> Tables:
@@ -201,7 +202,9 @@ class _Gathering:
             rows,
             np.array(self._state[: self._count], np.int64),
             epochs(self._since[: self._count], self._boot_time),
-            epochs((None if t == NEVER else t for t in self._until[: self._count]), self._boot_time),
+            epochs(
+                (None if t == NEVER else t for t in self._until[: self._count]), self._boot_time
+            ),
         )
 
     def births(self) -> pa.Table:
@@ -287,7 +290,11 @@ class _Gathering:
         return columns
 
     def _table(
-        self, rows: np.ndarray[Any, Any], states: np.ndarray[Any, Any], since: pa.Array, until: pa.Array
+        self,
+        rows: np.ndarray[Any, Any],
+        states: np.ndarray[Any, Any],
+        since: pa.Array,
+        until: pa.Array,
     ) -> pa.Table:
         """Versions with these states instead of their own."""
         nodes = [self._nodes[self._process[row]] for row in rows]
@@ -398,9 +405,7 @@ def _threads(tree: ProcessTree) -> pa.Table:
 
 
 def _aliases(tree: ProcessTree) -> pa.Table:
-    known = [
-        (old, new) for old, new in tree.aliases.items() if new in tree.census.processes
-    ]
+    known = [(old, new) for old, new in tree.aliases.items() if new in tree.census.processes]
     return pa.table(
         {
             "alias": pa.array([old for old, _ in known], _ID),

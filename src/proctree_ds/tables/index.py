@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -87,7 +88,9 @@ class Index:
         is_open = np.append(_is_null(self.rows.column("valid_to"))[:-1], True)
         self.last = np.where(is_open, INT64_MAX, until - 1)
         """For each row the last instant at which it holds."""
-        self.is_forgotten = np.append(_bools(versions, "is_forgotten"), np.zeros(len(births) + 1, bool))
+        self.is_forgotten = np.append(
+            _bools(versions, "is_forgotten"), np.zeros(len(births) + 1, bool)
+        )
         self.start = _times(self.places, "start_time", INT64_MAX)
         self.ended = _times(self.places, "exit_time", INT64_MAX)
         self._is_open = _is_null(self.places.column("exit_time"))
@@ -133,7 +136,9 @@ class Index:
         """
         threads, processes = self.tables.threads, self.tables.processes
         kept = np.flatnonzero(self.is_kept[:-1])
-        tids = np.concatenate([_uint64(processes.column("pid"))[kept], _uint64(threads.column("tid"))])
+        tids = np.concatenate(
+            [_uint64(processes.column("pid"))[kept], _uint64(threads.column("tid"))]
+        )
         starts = np.concatenate([self.start[kept], _times(threads, "start_time")])
         order = np.lexsort((starts, tids))
         next_start = np.full(len(order), INT64_MAX, np.int64)
@@ -154,7 +159,9 @@ class Index:
         lives = np.zeros(self.no_place + 1, bool)
         lives[place[self._live][self.since[self._live] == self.start[place[self._live]]]] = True
         lifeless = kept[~lives[kept]]
-        self._blocked_tids = np.concatenate([tids[len(kept) :], _uint64(processes.column("pid"))[lifeless]])
+        self._blocked_tids = np.concatenate(
+            [tids[len(kept) :], _uint64(processes.column("pid"))[lifeless]]
+        )
         self._blocked_since = np.concatenate([starts[len(kept) :], self.start[lifeless]])
         self._threads = len(threads)
 
@@ -168,7 +175,9 @@ class Index:
         last = np.concatenate([self._live_last, np.full(blocked, _NOBODY)])[order]
         is_thread = np.zeros(len(keys), bool)
         is_thread[len(live) : len(live) + self._threads] = True
-        return _Held(Axis(keys[order], since[order]), np.append(rows, self.no_row), last, is_thread[order])
+        return _Held(
+            Axis(keys[order], since[order]), np.append(rows, self.no_row), last, is_thread[order]
+        )
 
     def _namespace_axis(self) -> tuple[_Held, Array]:
         """Versions by pid namespace and the pid there; and the inodes, sorted.
@@ -212,12 +221,9 @@ class Index:
         chosen = np.flatnonzero(is_tangled)
         for first, end in _runs(keys[chosen]):
             some = chosen[first:end]
-            held = zip(
-                since[some].tolist(), last[some].tolist(), starts[some].tolist(), rows[some].tolist(),
-                strict=True,
-            )  # fmt: skip
-            key = int(keys[some[0]])
-            pieces += [(key, *piece) for piece in _youngest(list(held))]
+            facts = [of.take(some).tolist() for of in (since, last, starts, rows)]
+            held = list(zip(*facts, strict=True))
+            pieces += [(int(keys[some[0]]), *piece) for piece in _youngest(held)]
         cut = list(zip(*pieces, strict=True))
         plain = ~is_tangled
         keys = np.append(keys[plain], np.array(cut[0], np.uint64))
@@ -274,7 +280,7 @@ def _youngest(held: list[tuple[int, int, int, int]]) -> list[tuple[int, int, int
 def _runs(keys: Array) -> list[tuple[int, int]]:
     edges = np.flatnonzero(keys[1:] != keys[:-1]) + 1
     bounds = [0, *edges.tolist(), len(keys)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(pairwise(bounds))
 
 
 def _sorted_ids(processes: pa.Table, aliases: pa.Table) -> tuple[Array, Array]:
@@ -316,11 +322,11 @@ def _whole(array: Any) -> pa.Array:
 
 
 def _times(table: pa.Table, name: str, null: int = 0) -> Array:
-    return _whole(table.column(name)).cast(pa.int64()).fill_null(null).to_numpy(zero_copy_only=False)
+    return _numpy(_whole(table.column(name)).cast(pa.int64()).fill_null(null))
 
 
 def _uint64(array: Any) -> Array:
-    return _whole(array).cast(pa.uint64()).fill_null(0).to_numpy(zero_copy_only=False)
+    return _numpy(_whole(array).cast(pa.uint64()).fill_null(0))
 
 
 def _ids(table: pa.Table) -> Array:
@@ -328,18 +334,23 @@ def _ids(table: pa.Table) -> Array:
 
 
 def _is_null(array: Any) -> Array:
-    return _whole(array).is_null().to_numpy(zero_copy_only=False)
+    return _numpy(_whole(array).is_null())
 
 
 def _bools(table: pa.Table, name: str) -> Array:
-    return _whole(table.column(name)).fill_null(False).to_numpy(zero_copy_only=False)
+    return _numpy(_whole(table.column(name)).fill_null(False))
 
 
 def _equal(array: Any, value: str) -> Array:
-    return _whole(pc.equal(array, value)).fill_null(False).to_numpy(zero_copy_only=False)
+    return _numpy(_whole(pc.equal(array, value)).fill_null(False))
 
 
 def _codes(array: Any, words: Sequence[str]) -> Array:
     """The place in `words` of each string, 0 where it is null."""
     places = pc.index_in(_whole(array).cast(pa.string()), pa.array(words))
-    return places.fill_null(0).to_numpy(zero_copy_only=False).astype(np.int8)
+    return _numpy(places.fill_null(0)).astype(np.int8)
+
+
+def _numpy(array: pa.Array) -> Array:
+    numbers: Array = array.to_numpy(zero_copy_only=False)
+    return numbers

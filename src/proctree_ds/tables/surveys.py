@@ -22,9 +22,9 @@ def versions(ds: DataSource) -> pa.Table:
     """One row per version of every process in memory: what it was from `valid_from` to before
     `valid_to` (epoch ns; null: still), with the attributes of `ProcessInfo`.
 
-    By process in order of start, and by time. One that ends as it begins tells what became of a process
-    in its very last instant. `dropped` names what a limit took; where `is_forgotten`, it is not
-    even known what was executed. O(versions in memory).
+    By process in order of start, and by time. One that ends as it begins tells what became of a
+    process in its very last instant. `dropped` names what a limit took; where `is_forgotten`, it
+    is not even known what was executed. O(versions in memory).
     """
     return gather(ds).versions
 
@@ -33,8 +33,8 @@ def processes(ds: DataSource) -> pa.Table:
     """One row per process: its start and end (epoch ns), exit code, original parent, and the first
     and the last image.
 
-    `history` is `kept`, or for a parent that is known by name only `never_seen`, or `dropped`. O(versions in
-    memory).
+    `history` is `kept`, or for a parent that is known by name only `never_seen`, or `dropped`.
+    O(versions in memory).
     """
     return gather(ds).processes
 
