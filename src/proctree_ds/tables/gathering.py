@@ -20,7 +20,7 @@ from proctree_ds.answers import info_at
 from proctree_ds.datasource import DataSource, lineage_end
 from proctree_ds.kinship import parent_at
 from proctree_ds.model import NEVER, Context, State, merge
-from proctree_ds.process import NO_RARITIES, Process
+from proctree_ds.process import NO_RARITIES, Process, Rare
 from proctree_ds.succession import parents_of
 from proctree_ds.tables.columns import Shared, column, epochs, spread
 from proctree_ds.tree import ProcessTree
@@ -170,13 +170,14 @@ class _Gathering:
         for place, node in enumerate(self._nodes[len(known) :], len(known)):
             self._add(place, node)  # for the lineages that lead there; in `versions` it has none
         self._first.append(len(self._since))
-        self._places = {node.entity_id: place for place, node in enumerate(self._nodes)}
+        self._births = self._odd_births()
+        self._columns = self._of_states()
 
     def _add(self, place: int, node: Process) -> None:
         self._first.append(len(self._since))
         ended = node.ended
         parent = node.parent
-        rows = _plain_rows(node) if node.rare is NO_RARITIES else _odd_rows(self._tree, node)
+        rows = _plain_rows(node) if _is_whole(node.rare) else _odd_rows(self._tree, node)
         has_one_parent = node.rare.parents is None and (parent is None or parent.ended >= ended)
         if not has_one_parent:
             changes = [held.since - self._boot_time for held in parents_of(self._tree, node, NEVER)]
@@ -207,11 +208,12 @@ class _Gathering:
             ),
         )
 
-    def births(self) -> pa.Table:
-        """Where what a parent was at a birth is not what its versions say of that instant."""
-        children: list[Process] = []
-        rows: list[int] = []
-        states: list[int] = []
+    def _odd_births(self) -> list[tuple[Process, int, int]]:
+        """Children whose parent, at their birth, was not what its versions say of that instant:
+        the row of which the rest is true, and the state that it had.
+        """
+        places = {node.entity_id: place for place, node in enumerate(self._nodes)}
+        births: list[tuple[Process, int, int]] = []
         for child in self._nodes:
             parent = child.parent
             if parent is None:
@@ -219,21 +221,22 @@ class _Gathering:
             state = child.born_of
             if child.rare is not NO_RARITIES and child.rare.copied_from is not None:
                 state = info_at(self._tree, parent, child.start)._state
-            place = self._places[parent.entity_id]
+            place = places[parent.entity_id]
             first, end = self._first[place], self._first[place + 1]
             row = bisect_right(self._since, child.start, first, end) - 1
             is_told = first <= row < self._count
             row = max(row, first)
             known = self._states.values[self._state[row]]
             if not is_told or (known is not state and known != state):
-                children.append(child)
-                rows.append(row)
-                states.append(self._states.place(state))
-        at = epochs([child.start for child in children], self._boot_time)
-        table = self._table(np.array(rows, np.int64), np.array(states, np.int64), at, at)
-        return table.add_column(
-            0, "child_entity_id", pa.array([child.entity_id for child in children], _ID)
-        )
+                births.append((child, row, self._states.place(state)))
+        return births
+
+    def births(self) -> pa.Table:
+        at = epochs([child.start for child, _, _ in self._births], self._boot_time)
+        rows = np.array([row for _, row, _ in self._births], np.int64)
+        states = np.array([state for _, _, state in self._births], np.int64)
+        children = pa.array([child.entity_id for child, _, _ in self._births], _ID)
+        return self._table(rows, states, at, at).add_column(0, "child_entity_id", children)
 
     def processes(self) -> pa.Table:
         nodes = self._nodes
@@ -263,10 +266,9 @@ class _Gathering:
             ),
             "history": column([self._history(node) for node in nodes], _TEXT),
         }
-        columns = self._of_states()
         for prefix, rows in (("first_", first), ("last_", last)):
             for name in ("name", "executable", "cmd"):
-                table[prefix + name] = spread(columns[name], states[rows])
+                table[prefix + name] = spread(self._columns[name], states[rows])
         return pa.table(table)
 
     def _history(self, node: Process) -> str:
@@ -316,7 +318,7 @@ class _Gathering:
             ),
             "start_time": start_time,
         }
-        for name, values in self._of_states().items():
+        for name, values in self._columns.items():
             table[name] = spread(values, states)
         is_own = pc.greater_equal(table["exec_time"], start_time)
         table["exec_time"] = pc.if_else(is_own, table["exec_time"], None)
@@ -344,6 +346,13 @@ def _plain_rows(node: Process) -> list[_Row]:
         else:
             rows.append(row)
     return rows
+
+
+def _is_whole(rare: Rare) -> bool:
+    """Whether nothing was dropped, and no list is kept of which something may have been."""
+    return rare is NO_RARITIES or not (
+        rare.gaps or rare.parents or rare.subreaper or rare.horizon >= 0
+    )
 
 
 def _odd_rows(tree: ProcessTree, node: Process) -> list[_Row]:
