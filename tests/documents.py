@@ -202,6 +202,12 @@ _FIGURES: Final = (
         "lineage below a parent with 1,000,000 past children",
         "children",
     ),
+    _Figure(
+        "Rows of a table joined as of their times", "as-of lookups by pid, 3,000,000 rows", "tables"
+    ),
+    _Figure(
+        "Rows given their lineages, 5 ancestors", "lineages, 5 ancestors, 1,000,000 rows", "tables"
+    ),
     _Figure("Command to first finding", "command to first finding, median", "first-event"),
 )
 

@@ -8,8 +8,11 @@ from random import Random
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenarios.story import INIT, E, F, X, init, tree_of
+from scenarios.test_thinning import FLOODS, MANY, P, one_of_each
 
 from proctree_ds import (
     BeyondHorizon,
@@ -35,6 +38,7 @@ Ask = Callable[[int, int], ProcessInfo]
 NOT_OF_A_VERSION = ("valid_from", "valid_to", "source", "dropped")
 """Columns that a `ProcessInfo` has no field for."""
 STRANGE_ID = 12345
+CHILD = Task(26, 5_000)
 
 
 def expected(info: ProcessInfo, name: str) -> Any:
@@ -225,3 +229,15 @@ def test_tables_agree_about_what_cannot_be_true(events: list[Event]) -> None:
     instants = instants_of(events)
     ds = DataSource(tree)
     assert list(differences(ds, everybody(events), instants[:: len(instants) // 8 + 1])) == []
+
+
+@pytest.mark.parametrize("flood", [*FLOODS, "execs"])
+def test_tables_agree_about_what_a_limit_took(flood: str) -> None:
+    """A flood of changes, of which the middle is dropped: null or hidden, as the limit says."""
+    change = FLOODS[flood][0] if flood in FLOODS else lambda i: X(P, f"/bin/{i}", 1_000 + i)
+    events = [init(), F(INIT, P), *one_of_each(), *map(change, range(MANY))]
+    ds = DataSource(tree_of([*events, F(P, CHILD), E(P, 6_000, group_exit=True)]))
+    instants = [*range(205, 245, 7), *range(999, 1_000 + MANY, 23), 5_000, 6_000]
+    assert list(differences(ds, {INIT, P, CHILD}, instants)) == []
+    dropped = AsOf(ds).tables.versions.column("dropped").to_pylist()
+    assert any(dropped)
