@@ -414,10 +414,11 @@ def _threads(tree: ProcessTree) -> pa.Table:
 
 
 def _aliases(tree: ProcessTree) -> pa.Table:
-    known = [(old, new) for old, new in tree.aliases.items() if new in tree.census.processes]
+    known = tree.census.processes
+    aliases = [(old, new) for old, new in tree.aliases.items() if new in known and old not in known]
     return pa.table(
         {
-            "alias": pa.array([old for old, _ in known], _ID),
-            "entity_id": pa.array([new for _, new in known], _ID),
+            "alias": pa.array([old for old, _ in aliases], _ID),
+            "entity_id": pa.array([new for _, new in aliases], _ID),
         }
     )
