@@ -23,6 +23,7 @@ from benchmarks import (
     recording,
     restarts,
     stream,
+    tables,
     truth,
 )
 from benchmarks.timing import Figure
@@ -32,6 +33,7 @@ BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {
     "ring": stream.ring_bytes,
     "queries": queries.point_queries,
     "children": queries.many_children,
+    "tables": tables.tables,
     "memory": memory.memory,
     "recording": recording.on_disk,
     "recording-large": recording.large,

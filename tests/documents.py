@@ -225,6 +225,12 @@ _FIGURES: Final = (
         "children",
     ),
     _Figure("Memory of an idle process in the tree", "an idle process", "memory"),
+    _Figure(
+        "Rows of a table joined as of their times", "as-of lookups by pid, 3,000,000 rows", "tables"
+    ),
+    _Figure(
+        "Rows given their lineages, 5 ancestors", "lineages, 5 ancestors, 1,000,000 rows", "tables"
+    ),
     _Figure("Command to first finding", "command to first finding, median", "first-event"),
 )
 

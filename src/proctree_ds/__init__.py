@@ -3,6 +3,8 @@
 Feed a `ProcessTree` with events, ask a `DataSource` as of a time, write detection as a `Signature`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from proctree_ds.answers import ProcessInfo, ProcessLineage, ThreadInfo
 from proctree_ds.certainty import Certainty, LossWindow
 from proctree_ds.datasource import (
@@ -31,6 +33,7 @@ from proctree_ds.errors import (
     SignatureError,
     SourceError,
     SourceUnavailable,
+    TableError,
 )
 from proctree_ds.eventlog import read_events, write_events
 from proctree_ds.model import (
@@ -57,7 +60,11 @@ from proctree_ds.succession import HeldImage, HeldParent
 from proctree_ds.surveys import ProcessDiff, ProcessSubtree, TimelineEntry
 from proctree_ds.tree import ProcessTree
 
+if TYPE_CHECKING:
+    from proctree_ds.tables import AsOf
+
 __all__ = [
+    "AsOf",
     "BeyondHorizon",
     "Capabilities",
     "Certainty",
@@ -104,6 +111,7 @@ __all__ = [
     "SourceError",
     "SourceUnavailable",
     "SubtreeKey",
+    "TableError",
     "Task",
     "TaskEvent",
     "ThreadInfo",
@@ -115,3 +123,12 @@ __all__ = [
     "read_events",
     "write_events",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Tables need NumPy and Arrow, which take longer to import than all else: only when asked."""
+    if name == "AsOf":
+        from proctree_ds.tables import AsOf
+
+        return AsOf
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

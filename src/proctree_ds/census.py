@@ -512,6 +512,11 @@ class Census:
             self._turn_page()
         return entity in self._forgotten or entity in self._forgotten_before
 
+    def evicted_ids(self) -> set[int]:
+        """The ids that are known to have been in memory once. O(their number)."""
+        self._turn_page()
+        return self._forgotten | self._forgotten_before | self.former
+
     def _turn_page(self) -> None:
         """File the ids of those just evicted, and forget all before the last `thread_cache`."""
         self._forgotten.update(self._just_evicted)

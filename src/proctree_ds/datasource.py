@@ -325,7 +325,7 @@ class DataSource:
             node = parent
             parent = node.parent
             left -= 1
-        end: LineageEnd = "max_depth" if parent is not None else _end_of(node)
+        end: LineageEnd = "max_depth" if parent is not None else lineage_end(node)
         return ProcessLineage(processes, end)
 
     def pid(self, pid: int, time: Instant, pid_namespace: int | None = None) -> ProcessInfo:
@@ -390,6 +390,12 @@ class DataSource:
             raise InvalidTime("a difference ends before it begins: give the earlier time first")
         return difference(self.tree, first, last)
 
+    def require_whole(self, time: Instant, what: str) -> None:
+        """Raise `BeyondHorizon`, with `what` in its message, where some of those who lived as of
+        `time` have been dropped.
+        """
+        self._whole(time, what)
+
     def timeline(self, entity_id: int) -> list[TimelineEntry]:
         """What is known to have happened to a process, in order, each with what it was then.
 
@@ -415,7 +421,7 @@ class DataSource:
             processes.append(info_at(tree, parent, at))
             node = parent
             parent = parent_at(tree.census, node, at)
-        return ProcessLineage(processes, "max_depth" if parent is not None else _end_of(node))
+        return ProcessLineage(processes, "max_depth" if parent is not None else lineage_end(node))
 
     def _whole(self, time: Instant, what: str) -> int:
         """`time` on the boot clock, if nobody who lived then has been dropped."""
@@ -477,7 +483,8 @@ class DataSource:
         return format_time(self.tree.boot_time + at)
 
 
-def _end_of(node: Process) -> LineageEnd:
+def lineage_end(node: Process) -> LineageEnd:
+    """Why a lineage that goes by original parents ends at a process without one."""
     if node.is_root:
         return "root"
     return "evicted" if node.evicted or node.rare.horizon >= 0 else "unknown_parent"

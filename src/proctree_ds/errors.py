@@ -7,6 +7,7 @@ ProctreeError
 │   └── BeyondHorizon                 it was known, but its history then is gone
 ├── KeyNotSupported (TypeError)       the data source does not take this kind of key
 ├── InvalidTime (ValueError)          an instant that cannot be placed on the time line
+├── TableError (ValueError)        a table that lacks a column, or has one of a wrong type
 ├── EventLogError (ValueError)        an event log line that cannot be read
 ├── SignatureError                    a signature that cannot be loaded or used
 ├── ConfigurationError                an option or a directory that cannot be accepted
@@ -35,6 +36,7 @@ __all__ = [
     "SignatureError",
     "SourceError",
     "SourceUnavailable",
+    "TableError",
 ]
 
 
@@ -78,6 +80,10 @@ class KeyNotSupported(ProctreeError, TypeError):
 
 class InvalidTime(ProctreeError, ValueError):
     """A time argument that names no instant, such as a `datetime` without a time zone."""
+
+
+class TableError(ProctreeError, ValueError):
+    """A table that cannot be asked about: a column is missing, or of a type that does not fit."""
 
 
 class EventLogError(ProctreeError, ValueError):

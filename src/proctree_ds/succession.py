@@ -89,23 +89,21 @@ def images_of(
 def parents_of(tree: ProcessTree, node: Process, until: int) -> list[HeldParent]:
     """The parents of a process up to `until`, the original one first. O(heirs)."""
     begun: list[tuple[int, Process | None]] = [(node.start, node.parent)]
-    changes = sorted(since for since, _ in node.rare.parents or ())
+    changes = {since for since, _ in node.rare.parents or ()}
+    passed: set[int] = set()
+    """Instants at which nobody took over: a namespace's init keeps its children beyond its end."""
     last = min(until, node.ended - 1)
-    stays: Process | None = None
-    """A parent whose children nobody took over when it ended."""
     while True:
         time, parent = begun[-1]
-        ends = [change for change in changes if change > time]
-        if parent is not None and parent is not stays and parent.ended > time:
-            ends.append(parent.ended)
+        ends = {change for change in changes if change > time}
+        if parent is not None and parent.ended > time:
+            ends.add(parent.ended)
+        ends -= passed
         if not ends or (then := min(ends)) > last:
             break
         heir = parent_at(tree.census, node, then)
         if heir is parent:
-            if then in changes:
-                changes.remove(then)
-            else:
-                stays = parent
+            passed.add(then)
             continue
         if len(begun) == HEIRS_LIMIT:
             begun.pop()

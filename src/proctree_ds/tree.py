@@ -179,6 +179,11 @@ class ProcessTree:
             **{f"fault_{name}": count for name, count in sorted(dict(self.faults).items())},
         }
 
+    @property
+    def aliases(self) -> dict[int, int]:
+        """Ids that a task had before its exact start was known -> the one that it has."""
+        return self._admission.aliases
+
     def process(self, entity: int) -> Process | None:
         """The record of a process by id, None if it is not in memory."""
         node = self._processes.get(entity)

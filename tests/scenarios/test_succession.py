@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proctree_ds import DataSource, LineageKey
-from proctree_ds.model import Task
+from proctree_ds.model import Fork, Namespaces, Task
 
 from .story import INIT, C, E, F, S, X, id_of, init, tellings, tree_of
 
@@ -105,3 +105,20 @@ def test_a_parent_who_is_not_known_is_told_as_unknown() -> None:
     assert (parent.pid, parent.entity_id) == (None, None)
     lineage = ds.lineage(id_of(CHILD), 900, parents="as_of")
     assert (len(lineage), lineage.end) == (1, "unknown_parent")
+
+
+def test_an_init_keeps_its_children_beyond_its_end() -> None:
+    """Nobody takes over from it: what is left in its namespace ends with it, and may be told
+    of later (zap_pid_ns_processes, kernel/pid_namespace.c).
+    """
+    inner = Namespaces(pid=7)
+    events = (
+        init(namespaces=Namespaces(pid=1)),
+        Fork(A.start_time or 0, A, INIT, ns_pid=1, given={"namespaces": inner}),
+        Fork(B.start_time or 0, B, A, ns_pid=2, given={"namespaces": inner}),
+        E(B, 400, group_exit=True),
+        E(A, 300, group_exit=True),
+    )
+    for ds in tellings(*events):
+        held = ds.process(id_of(B), 350).parents()
+        assert [(p.pid, p.since, p.until) for p in held] == [(A.tid, 100, None)]
