@@ -77,13 +77,13 @@ def certainty_of(
     if isinstance(node, Process) and census.evicted_processes and time < node.ended:
         if time < census.horizon or census.evicted_living or census.returned:
             dropped = (*dropped, "child_process_ids")
-    version = node.version_at(time)
+    end = node.ended if isinstance(node, Process) else node.end
+    version = node.version_at(min(time, end))
     source: Origin
     if version is not None:
         source = version.origin
     else:
         source = "event" if node.fork is not None else "inferred"
-    end = node.ended if isinstance(node, Process) else node.end
     inferred = []
     holes = tree.holes
     if node.fork is None and source == "inferred":

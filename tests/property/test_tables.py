@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scenarios.story import INIT, E, F, X, init, tree_of
 from scenarios.test_thinning import FLOODS, MANY, P, one_of_each
@@ -224,6 +224,9 @@ def test_tables_agree_where_memory_is_short(
 @settings(max_examples=40, deadline=None)
 @given(events=st.lists(crowded, max_size=20))
 def test_tables_agree_about_what_cannot_be_true(events: list[Event]) -> None:
+    # Not with ticks that contradict each other: a record may then be known by two ids.
+    events = [e for e in events if getattr(e, "origin", "event") == "event"]
+    assume(events)
     tree = ProcessTree()
     tree.apply_all(e for e in events if not isinstance(e, Header) or e.boot_time == 0)
     instants = instants_of(events)
