@@ -399,6 +399,8 @@ class Model:
         last = max([leader, *threads], key=lambda end: end.time)
         if (last.exit or own[-1]).group_exit is False:
             return None
+        if last is not leader and self.last_heard(process) > last.time:
+            return None  # there is another thread that nobody told of
         return last
 
     def leader_end(self, process: Task, time: int) -> int | None:
