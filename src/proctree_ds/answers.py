@@ -323,10 +323,11 @@ class ProcessInfo(msgspec.Struct, frozen=True, gc=False, eq=False, repr_omit_def
         threads: dict[int, int] = {}
         if node.leader_end_at(time) is None:
             threads[node.tid] = node.entity_id
-        for thread_id in node.threads or ():
-            thread = self._tree.thread(thread_id)
-            if thread is not None and thread.start <= time < thread.end:
-                threads[thread.tid] = thread.entity_id
+        known = map(self._tree.census.threads.get, node.threads or ())
+        living = [t for t in known if t is not None and t.start <= time < t.end]
+        # Of two that have a tid within a tick of /proc the later one is told, as of two processes.
+        living.sort(key=lambda thread: thread.start)
+        threads.update({thread.tid: thread.entity_id for thread in living})
         return threads
 
     @property

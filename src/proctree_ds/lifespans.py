@@ -262,6 +262,8 @@ class Lifespans:
                 last = thread.exit if is_seen(thread.exit) else None
         if (last or leader_exits[-1]).group_exit is False:
             return None  # there is another thread that nobody told of
+        if last is not leader_exits[-1] and node.last_sign_of_life > ended:
+            return None  # as well: that this one was the last was only concluded
         return ended, last
 
     def _inferred_end(self, node: Process, ended: int) -> tuple[int, Exit | None]:

@@ -355,6 +355,7 @@ class ProcessTree:
             or event.group_exit is False
             or event.origin != "event"
             or node.queued
+            or node.rare.leader_exits is not None
         ):
             self._learn_exit(event)
             return

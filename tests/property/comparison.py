@@ -86,7 +86,7 @@ class Comparison:
             ([(id_of(task), at, state) for task, at, state in chain], end),
         )
         children = [child.entity_id for child in ds.children(id_of(process), time)]
-        told = set(expected["child_process_ids"].values())
+        told = {id_of(child) for child in model.children_at(process, time)}
         yield from self._same(f"children of {process}", lambda: set(children), told)
         inode, ns_pid = model.inode(model.state_at(process, time)), model.ns_pid(process)
         if inode is not None and ns_pid is not None:

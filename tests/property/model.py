@@ -399,6 +399,8 @@ class Model:
         last = max([leader, *threads], key=lambda end: end.time)
         if (last.exit or own[-1]).group_exit is False:
             return None
+        if last is not leader and self.last_heard(process) > last.time:
+            return None  # there is another thread that nobody told of
         return last
 
     def leader_end(self, process: Task, time: int) -> int | None:
@@ -523,21 +525,22 @@ class Model:
                 flag = event.subreaper
         return flag
 
-    def children_at(self, process: Task, time: int) -> dict[int, int]:
+    def children_at(self, process: Task, time: int) -> list[Task]:
+        """By start. Two have one pid where it is known to the tick only when it passed on."""
         if self.ended(process) <= time:
-            return {}
-        return {
-            child.tid: id_of(child)
+            return []
+        return [
+            child
             for child in self.processes
             if start(child) <= time < self.end(child).time
             and self.parent_at(child, time) == process
-        }
+        ]
 
     def threads_at(self, process: Task, time: int) -> dict[int, int]:
         if process not in self.processes:
             return {process.tid: id_of(process)}
         living = [] if self.leader_end(process, time) is not None else [process]
-        for thread in self.threads_of(process):
+        for thread in sorted(self.threads_of(process), key=start):
             end = min(self.end_of_thread(thread).time, self.end(process).time)
             if start(thread) <= time < end:
                 living.append(thread)
@@ -596,7 +599,7 @@ class Model:
             "thread_ids": self.threads_at(process, time)
             if known
             else {process.tid: id_of(process)},
-            "child_process_ids": self.children_at(process, time),
+            "child_process_ids": {c.tid: id_of(c) for c in self.children_at(process, time)},
             "forgotten_children": 0,
         }
 

@@ -118,6 +118,22 @@ def test_case_34_the_last_threads_lost_exit_ends_the_process() -> None:
         assert "exit_time" in gone.certainty.inferred
 
 
+@pytest.mark.parametrize("of_leader", [None, False])
+def test_case_34_the_last_known_thread_was_not_the_last_if_the_process_is_seen_again(
+    of_leader: bool | None,
+) -> None:
+    ends = (T(P, THREAD), E(P, 200, group_exit=of_leader), E(THREAD, 300, leader=P))
+    for ds in tellings(init(), F(INIT, P), *ends):
+        assert ds.process(id_of(P), 300).exit_time == 300
+    for ds in tellings(init(), F(INIT, P), *ends, S(P, 400, INIT, comm="p")):
+        assert ds.process(id_of(P), 300).is_alive
+        assert ds.process(id_of(P), 500).is_alive
+    seen_again = (S(P, 400, INIT, comm="p"), E(P, 600, group_exit=True))
+    for ds in tellings(init(), F(INIT, P), *ends, *seen_again):
+        assert ds.process(id_of(P), 599).is_alive
+        assert ds.process(id_of(P), 600).exit_time == 600
+
+
 def test_case_34_a_tid_that_is_used_again_ends_the_last_thread_and_its_process() -> None:
     events = (init(), F(INIT, P), T(P, THREAD), E(P, 200), F(INIT, Task(26, 400)))
     for ds in tellings(*events):

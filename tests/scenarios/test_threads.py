@@ -133,6 +133,14 @@ def test_case_21_the_leader_has_exited_and_a_sibling_executes() -> None:
         assert path_at(ds, P, 250) == "/bin/new"
 
 
+def test_case_21_the_exec_is_lost_and_the_leader_has_exited_twice() -> None:
+    for ds in tellings(init(), F(INIT, P), E(P, 150, group_exit=False), E(P, 300, 4)):
+        assert ds.process(id_of(P), 299).is_alive
+        assert ds.thread(id_of(P), 299).exit_time == 150
+        assert ds.process(id_of(P), 300).exit_time == 300
+        assert ds.thread(id_of(P), 300).exit_time == 300
+
+
 def test_case_22_a_thread_forks() -> None:
     child = Task(100, 150)
     for ds in tellings(init(), F(INIT, P), T(P, T1), F(P, child, creator=T1)):

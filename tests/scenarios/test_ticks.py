@@ -91,6 +91,31 @@ def test_the_holder_before_may_have_lived_through_the_tick_of_the_next() -> None
         assert ds.pid(20, 13 * TICK).entity_id == id_of(tick(second))
 
 
+def test_a_pid_that_passes_on_within_a_tick_is_that_of_the_later_one() -> None:
+    first = [Task(tid, 6 * TICK + tid) for tid in range(21, 31)]
+    second = [Task(tid, 12 * TICK + tid) for tid in range(21, 31)]
+    later = {task.tid: id_of(tick(task)) for task in second}
+    for ds in tellings(
+        init(),
+        F(INIT, PARENT),
+        *(F(PARENT, t) for t in first),
+        *(row(t, LATE, PARENT) for t in second),
+    ):
+        parent = ds.process(id_of(PARENT), 12 * TICK)
+        assert parent.child_process_ids == later
+        both = ds.children(id_of(PARENT), 12 * TICK)
+        assert {c.entity_id for c in both} == {*map(id_of, first), *later.values()}
+        assert all({"is_alive", "start_time"} & {*c.certainty.inferred} for c in both)
+    for ds in tellings(
+        init(),
+        F(INIT, PARENT),
+        *(T(PARENT, t) for t in first),
+        *(row(t, LATE, leader=PARENT) for t in second),
+    ):
+        parent = ds.process(id_of(PARENT), 12 * TICK)
+        assert parent.thread_ids == {PARENT.tid: id_of(PARENT), **later}
+
+
 def test_a_thread_that_only_rows_know_is_corrected_too() -> None:
     thread = Task(21, 8 * TICK + 50)
     events = (init(), F(INIT, PARENT), row(thread, LATE, leader=PARENT, comm="t"))
