@@ -16,9 +16,10 @@ Answer = Callable[[ProcessInfo], object]
 def admitted(info: ProcessInfo | ThreadInfo, attribute: str) -> str | None:
     """The explanation that the answer itself gives: why it may not show the latest value."""
     field = "namespaces" if attribute.endswith("_namespace") else attribute
-    if field in info.certainty.unfollowed:
+    certainty = info.certainty
+    if field in certainty.unfollowed:
         return "not followed"
-    if attribute in ("comm", "cgroup") and info.certainty.loss_windows:
+    if attribute in ("comm", "cgroup") and certainty.loss_windows:
         return "paced"
     return None
 
