@@ -30,7 +30,12 @@ from benchmarks.timing import Figure
 
 def _lazily(module: str, name: str) -> Callable[[], list[Figure]]:
     """Import it when it is wanted: numpy and pyarrow would count in the memory of the others."""
-    return lambda: getattr(import_module(f"benchmarks.{module}"), name)()  # type: ignore[no-any-return]
+
+    def run() -> list[Figure]:
+        figures: list[Figure] = getattr(import_module(f"benchmarks.{module}"), name)()
+        return figures
+
+    return run
 
 
 BENCHMARKS: dict[str, Callable[[], list[Figure]]] = {

@@ -184,8 +184,8 @@ def _places(executable: FileInfo) -> tuple[bytes, bytes]:
     files = (
         _file(file, len(path)) for file, path in zip((executable, LOADER), paths, strict=False)
     )
-    fixed = wire.PLACES.pack(*files, len(paths[2]), len(paths[3]), wire.PLACES_KNOWN, 0)
-    return b"".join(paths), fixed
+    known = wire.DIRECTORIES.pack(len(paths[2]), len(paths[3]), wire.DIRECTORIES_KNOWN, 0)
+    return b"".join(paths), wire.PLACES.pack(*files, known)
 
 
 def _leaf_first(path: str | None) -> bytes:
