@@ -22,6 +22,7 @@ __all__ = [
     "CONTEXT_FIELDS",
     "CREDENTIAL_FIELDS",
     "IMAGE_FIELDS",
+    "INITIAL_PID_NAMESPACE",
     "NEVER",
     "SEEN",
     "STATE_FIELDS",
@@ -55,6 +56,9 @@ NEVER: Final = 2**63 - 1
 
 CLOCK_TICK_NS: Final = 10_000_000
 """/proc gives start times in ticks of 1/100 s (USER_HZ), rounded down."""
+
+INITIAL_PID_NAMESPACE: Final = 0xEFFFFFFC
+"""The inode of the host's pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h, 6.18)."""
 
 Given = dict[str, Any]
 """Versioned attributes by name, only those that were stated. A stated None means "none"."""

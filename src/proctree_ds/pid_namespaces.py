@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from proctree_ds.model import State
+from proctree_ds.model import INITIAL_PID_NAMESPACE, State
 from proctree_ds.process import Process
 
 __all__ = ["SPARE_ENTRIES", "PidNamespaces", "is_init", "pid_namespace"]
@@ -48,7 +48,7 @@ class PidNamespaces:
         self._entries = 0
         self._room = SPARE_ENTRIES
         self.host: int | None = None
-        """The namespace of the host's own init, None until that is known."""
+        """The namespace of the host, None until that is known."""
 
     def forget(self) -> None:
         """Another boot of the host has other namespaces."""
@@ -58,8 +58,8 @@ class PidNamespaces:
 
     def add(self, node: Process, inode: int) -> None:
         """Note that `node` has lived in this namespace."""
-        if node.tid == 1 and self.host is None:
-            self.host = inode
+        if self.host is None and (node.tid == 1 or inode == INITIAL_PID_NAMESPACE):
+            self.host = inode  # of an init whose leader has ended no picture tells it
         if inode == self.host:
             return
         pids = self._ids.get(inode)

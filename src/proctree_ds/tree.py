@@ -381,11 +381,11 @@ class ProcessTree:
     def _note_namespaces(self, node: Process, namespaces: Namespaces | None) -> None:
         inode = None if namespaces is None else namespaces.pid
         known = self.census.namespaces
-        if inode is None or known.has(node, inode):
+        if inode is None:
             return
         if inode == known.host:
             self._host_namespaces = namespaces
-        else:
+        elif not known.has(node, inode):
             self._lifespans.enrol(node)
 
     # ----------------------------------------------------------------------- forks, late or odd

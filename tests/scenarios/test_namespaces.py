@@ -6,7 +6,7 @@ import pytest
 
 from proctree_ds import DataNotFound, PidKey
 from proctree_ds.containers import container_id
-from proctree_ds.model import Fork, Namespaces, Task
+from proctree_ds.model import INITIAL_PID_NAMESPACE, Fork, Namespaces, Task
 
 from .story import INIT, C, E, F, S, X, id_of, init, tellings
 
@@ -74,6 +74,16 @@ def test_case_26_who_outlives_the_namespaces_init_for_a_moment_has_no_other_pare
         held = ds.process(id_of(member), 210).parents()
         assert [(parent.pid, parent.since, parent.until) for parent in held] == [(30, 110, None)]
         assert [entry.time for entry in ds.timeline(id_of(member))]
+
+
+def test_the_hosts_namespace_is_known_though_its_inits_is_not() -> None:
+    """As where the leader of init has ended: nobody is entered among those of containers."""
+    host = Namespaces(pid=INITIAL_PID_NAMESPACE)
+    events = (init(), N(INIT, A, host, ns_pid=A.tid), N(A, Task(30, 100), INSIDE))
+    for ds in tellings(*events):
+        assert ds.pid(A.tid, 200, pid_namespace=INITIAL_PID_NAMESPACE).entity_id == id_of(A)
+        assert ds.pid(1, 200, pid_namespace=2).pid == 30
+        assert ds.tree.census.namespaces.members(INITIAL_PID_NAMESPACE) == []
 
 
 def test_case_30_pid_1_in_two_pid_namespaces() -> None:

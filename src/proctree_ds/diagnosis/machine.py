@@ -13,6 +13,7 @@ import msgspec
 
 from proctree_ds.clock import boot_now, format_time, measure_boot_time, wall_clock_error
 from proctree_ds.diagnosis.checks import Check, Places
+from proctree_ds.model import INITIAL_PID_NAMESPACE
 
 __all__ = [
     "Mount",
@@ -35,8 +36,6 @@ LOWEST_KERNEL: Final = (5, 13)
 _TRIED: Final = "x86_64"
 _TYPES_MAGIC: Final = (b"\x9f\xeb", b"\xeb\x9f")
 """How BTF begins, in either order of bytes (include/uapi/linux/btf.h)."""
-_HOST_PID_NAMESPACE: Final = 0xEFFFFFFC
-"""The inode of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h, 6.18)."""
 _REPLAY: Final = "an event log can be replayed anywhere (--replay FILE)"
 
 
@@ -210,7 +209,7 @@ def cgroups(places: Places) -> Check:
 def pid_namespace(places: Places) -> Check:
     """Whether /proc and the kernel's events count processes alike."""
     inode = namespace(places, "pid")
-    if inode == _HOST_PID_NAMESPACE:
+    if inode == INITIAL_PID_NAMESPACE:
         return Check("pid namespace", "ok", "the host's")
     return Check(
         "pid namespace",

@@ -28,7 +28,18 @@ from typing import Final, Literal
 
 from proctree_ds.clock import boot_now, measure_boot_time
 from proctree_ds.errors import ConfigurationError, SourceUnavailable
-from proctree_ds.model import Change, Event, Exec, Exit, Fork, Header, Loss, Picture, Snapshot
+from proctree_ds.model import (
+    INITIAL_PID_NAMESPACE,
+    Change,
+    Event,
+    Exec,
+    Exit,
+    Fork,
+    Header,
+    Loss,
+    Picture,
+    Snapshot,
+)
 from proctree_ds.sources.procfs import pictures_missing_from, with_arguments
 from proctree_ds.sources.programs import KernelPrograms, fingerprint, unavailable
 from proctree_ds.sources.resumption import Notes, PinnedPrograms, Resumption
@@ -108,8 +119,6 @@ _REPAIR_SHARE: Final = 20
 _WHOLE_PICTURE_SECONDS: Final = 2.0
 """How long arguments and environments are waited for: who is looked at may draw that out."""
 _READ_BYTES: Final = 1 << 20
-_HOST_PID_NAMESPACE: Final = 0xEFFFFFFC
-"""The inode of the initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h, 6.18)."""
 
 Feed = Literal["signals", "events", "both"]
 _FEEDS: Final[dict[Feed, tuple[str, ...]]] = {
@@ -168,7 +177,7 @@ class EbpfSource:
         if batch < 1:
             raise ConfigurationError(f"a batch of {batch} records: give at least 1")
         self._names = tuple(env_names)
-        self._sees_host = os.stat("/proc/self/ns/pid").st_ino == _HOST_PID_NAMESPACE
+        self._sees_host = os.stat("/proc/self/ns/pid").st_ino == INITIAL_PID_NAMESPACE
         self._use_procfs = use_procfs and self._sees_host
         self._repair_by_procfs = self._use_procfs and repair_by_procfs
         self._whole_picture: threading.Thread | None = None
